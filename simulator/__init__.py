@@ -1,0 +1,1 @@
+"""A simulated internet for the cores of `teale_proto`: virtual time, one seed, nothing else."""

@@ -1,0 +1,1 @@
+"""The local API: OpenAI-compatible, and a view into the node."""

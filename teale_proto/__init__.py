@@ -1,0 +1,1 @@
+"""The Teale protocol as deterministic state machines that perform no I/O."""

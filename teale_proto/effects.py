@@ -1,0 +1,187 @@
+"""Everything that a node or a relay can want done, as values in the imperative.
+
+`Report…` effects are news for the application; all others must be carried out, in order. One that fails
+comes back as an input.
+"""
+
+from enum import Enum
+from typing import TypeAlias
+
+from teale_proto.contract import Duration, Value
+from teale_proto.inputs import (
+    Address,
+    ConnectionId,
+    Failure,
+    JobId,
+    NodeId,
+    RequestId,
+    ServiceRecord,
+    Task,
+)
+
+
+class Path(Enum):
+    """How two nodes reach each other."""
+
+    LOCAL = "local"
+    """The asker is the server: nothing left the machine."""
+    LAN = "lan"
+    RELAY = "relay"
+
+
+class PeerState(Enum):
+    """How a peer looks from here."""
+
+    CONNECTED = "connected"
+    DEGRADED = "degraded"
+    LOST = "lost"
+
+
+class RelayState(Enum):
+    """How the connection to the relay stands."""
+
+    OFF = "off"
+    CONNECTING = "connecting"
+    REGISTERING = "registering"
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    """Disconnected; the next attempt is scheduled."""
+
+
+class WebSocketUrl(Value):
+    """Where to open a WebSocket: `ws://…` or `wss://…`, with path and query."""
+
+    url: str
+
+
+class Connect(Value):
+    """Open a TCP stream (an Address) or a WebSocket; answer with ConnectionOpened or ConnectFailed."""
+
+    connection: ConnectionId
+    target: Address | WebSocketUrl
+
+
+class SendData(Value):
+    """Send bytes on a stream, or one binary message on a WebSocket."""
+
+    connection: ConnectionId
+    data: bytes
+
+
+class SendText(Value):
+    """Send one text message on a WebSocket; `data` is UTF-8."""
+
+    connection: ConnectionId
+    data: bytes
+
+
+class SendPing(Value):
+    """Send a WebSocket ping."""
+
+    connection: ConnectionId
+
+
+class CloseConnection(Value):
+    """Flush and close; the id is free again and no ConnectionClosed follows."""
+
+    connection: ConnectionId
+    reason: str
+
+
+class Advertise(Value):
+    """Publish this record on the LAN, replacing the former one."""
+
+    record: ServiceRecord
+
+
+class StartGeneration(Value):
+    """Have the local backend answer; ends in exactly one GenerationFinished or GenerationFailed."""
+
+    job: JobId
+    task: Task
+    model: str
+    body: bytes
+    streaming: bool
+
+
+class CancelGeneration(Value):
+    """Stop the local backend; what it still says about `job` is ignored."""
+
+    job: JobId
+
+
+class ReportAttempt(Value):
+    """A request went to `server` over `path`; more than one of these means that it was retried."""
+
+    request: RequestId
+    server: NodeId
+    path: Path
+
+
+class ReportChunk(Value):
+    """One piece of the answer to a local request."""
+
+    request: RequestId
+    chunk: bytes
+
+
+class ReportFinished(Value):
+    """The answer to a local request is complete."""
+
+    request: RequestId
+    server: NodeId
+    path: Path
+    tokens_in: int
+    tokens_out: int
+    attempts: int
+
+
+class ReportFailed(Value):
+    """A local request ended without a complete answer."""
+
+    request: RequestId
+    failure: Failure
+    message: str
+    attempts: int
+
+
+class ReportPeer(Value):
+    """A peer connected, missed a heartbeat, came back or was lost."""
+
+    node: NodeId
+    state: PeerState
+    path: Path
+    reason: str = ""
+
+
+class ReportRelay(Value):
+    """The connection to the relay changed."""
+
+    state: RelayState
+    reason: str = ""
+    retry_in: Duration | None = None
+
+
+class ReportRefusal(Value):
+    """A connection was refused or closed because of what its other side sent."""
+
+    connection: ConnectionId
+    reason: str
+
+
+RelayEffect: TypeAlias = SendData | SendText | CloseConnection | ReportRefusal
+
+NodeEffect: TypeAlias = (
+    RelayEffect
+    | Connect
+    | SendPing
+    | Advertise
+    | StartGeneration
+    | CancelGeneration
+    | ReportAttempt
+    | ReportChunk
+    | ReportFinished
+    | ReportFailed
+    | ReportPeer
+    | ReportRelay
+)

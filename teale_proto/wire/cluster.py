@@ -1,0 +1,147 @@
+"""The messages between two nodes, the same over the LAN and through a relay.
+
+`inferenceCancel`, `goodbye`, and the fields `task` and `timeoutMs` of `inferenceRequest` are ours; a deployed
+node ignores what it does not know.
+"""
+
+from typing import Annotated, Final, TypeAlias, get_args
+
+from msgspec import Meta, Raw
+
+from teale_proto.wire.codec import Codec
+from teale_proto.wire.fields import Amount, Count, Hex, Label, Message, ModelId, Models, Text, Token
+from teale_proto.wire.relay import Hardware
+
+
+class DeviceInfo(Message):
+    """A node as it introduces itself."""
+
+    id: Label
+    name: Label
+    hardware: Hardware
+    registered_at: float = 0.0
+    last_seen_at: float = 0.0
+    is_current_device: bool = False
+    loaded_models: Models = ()
+
+
+class _Greeting(Message):
+    device_info: DeviceInfo
+    protocol_version: Count = 1
+    cluster_passcode_hash: Hex | None = None
+    loaded_models: Models = ()
+    max_concurrent_requests: Count | None = None
+
+
+class Hello(_Greeting):
+    """First message of the side that connected."""
+
+
+class HelloAck(_Greeting):
+    """The answer to `hello`; from now on both sides may ask."""
+
+
+class _Beat(Message):
+    device_id: Label
+    timestamp: float
+    thermal_level: Label = "nominal"
+    throttle_level: Annotated[int, Meta(ge=0, le=100)] = 100
+    loaded_models: Models = ()
+    is_generating: bool = False
+    queue_depth: Count = 0
+    ewma_tokens_per_second: Amount | None = None
+
+
+class Heartbeat(_Beat):
+    """I am alive, and this is how I am."""
+
+
+class HeartbeatAck(_Beat):
+    """So am I."""
+
+
+class InferenceRequest(Message):
+    """Answer this; `task` is the path below `/v1/` and chat completions where it is absent."""
+
+    request_id: Token
+    request: Raw
+    streaming: bool
+    task: Label = "chat/completions"
+    timeout_ms: Count | None = None
+
+
+class InferenceChunk(Message):
+    """One piece of an answer, a JSON object in the shape of OpenAI's API."""
+
+    request_id: Token
+    chunk: Raw
+
+
+class InferenceComplete(Message):
+    """The answer is complete."""
+
+    request_id: Token
+    tokens_in: Count | None = None
+    tokens_out: Count | None = None
+
+
+class InferenceError(Message):
+    """The answer will not come, or not to its end."""
+
+    request_id: Token
+    error_message: Text
+    code: Label | None = None
+
+
+class InferenceCancel(Message):
+    """The answer is no longer wanted."""
+
+    request_id: Token
+
+
+class LoadModel(Message):
+    """Load this model, please."""
+
+    request_id: Token
+    model_id: ModelId
+
+
+class ModelLoaded(Message):
+    """It is loaded."""
+
+    request_id: Token
+    model_id: ModelId
+    load_time_ms: Count = 0
+
+
+class ModelLoadError(Message):
+    """It is not going to be loaded."""
+
+    request_id: Token
+    model_id: ModelId
+    reason: Text = ""
+
+
+class Goodbye(Message):
+    """This node stops; its requests go elsewhere at once."""
+
+    reason: Text = ""
+
+
+ClusterMessage: TypeAlias = (
+    Hello
+    | HelloAck
+    | Heartbeat
+    | HeartbeatAck
+    | InferenceRequest
+    | InferenceChunk
+    | InferenceComplete
+    | InferenceError
+    | InferenceCancel
+    | LoadModel
+    | ModelLoaded
+    | ModelLoadError
+    | Goodbye
+)
+
+CLUSTER_CODEC: Final[Codec[ClusterMessage]] = Codec(get_args(ClusterMessage))
