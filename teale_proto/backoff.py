@@ -5,9 +5,10 @@ from teale_proto.rng import Rng
 
 
 class Backoff:
-    """Delays that double from `first` to `last`, each drawn from the upper half of its step.
+    """Delays between `first` and `last`: each step is twice the one before, each delay from the upper half of its step.
 
-    The jitter keeps a thousand nodes whose relay restarted from returning in the same instant.
+    The jitter keeps a thousand nodes whose relay restarted from returning in the same instant, so the first
+    delay has it too: it lies between `first` and twice that.
     """
 
     __slots__ = ("_failures", "_first", "_last", "_rng")
@@ -20,10 +21,11 @@ class Backoff:
 
     def next_delay(self) -> Duration:
         """Return how long to wait before the next attempt, and count one failure."""
-        # The exponent is bounded so that a month of failures does not build a month of bits.
-        step = min(self._last, self._first << min(self._failures, 40))
         self._failures += 1
-        return max(self._first, step // 2 + int(self._rng.random() * (step // 2)))
+        # The exponent is bounded so that a month of failures does not build a month of bits.
+        upper = min(self._last, self._first << min(self._failures, 40))
+        lower = max(self._first, upper // 2)
+        return lower + int(self._rng.random() * (upper - lower))
 
     def reset(self) -> None:
         """Start again from `first`, after a success."""

@@ -22,6 +22,7 @@ NEVER: Final[Instant] = 2**62
 
 I_contra = TypeVar("I_contra", contravariant=True)
 E_co = TypeVar("E_co", covariant=True)
+E_contra = TypeVar("E_contra", contravariant=True)
 
 
 # Says to type checkers what msgspec does: subclasses inherit `frozen` without repeating it.
@@ -43,3 +44,10 @@ class Core(Protocol[I_contra, E_co]):
 
     def handle(self, event: I_contra, now: Instant) -> Sequence[E_co]:
         """Take one input at `now`; return what must now be done, in order."""
+
+
+class Sink(Protocol[E_contra]):
+    """Where a child machine appends what must be done; a list of effects, or of more than effects, is one."""
+
+    def append(self, effect: E_contra, /) -> None:
+        """Add one effect after those before it."""

@@ -12,6 +12,7 @@ from teale_proto.inputs import (
     Address,
     ConnectionId,
     Failure,
+    Handle,
     JobId,
     NodeId,
     RequestId,
@@ -163,10 +164,17 @@ class ReportRelay(Value):
 
 
 class ReportRefusal(Value):
-    """A connection was refused or closed because of what its other side sent."""
+    """A connection or relay session was refused or closed because of what its other side sent."""
 
-    connection: ConnectionId
+    connection: Handle
     reason: str
+
+
+class ReportUnknown(Value):
+    """A peer or relay sent a well-formed message of a kind that this version does not know; it was ignored."""
+
+    connection: Handle
+    kind: str
 
 
 RelayEffect: TypeAlias = SendData | SendText | CloseConnection | ReportRefusal
@@ -184,4 +192,5 @@ NodeEffect: TypeAlias = (
     | ReportFailed
     | ReportPeer
     | ReportRelay
+    | ReportUnknown
 )

@@ -14,6 +14,12 @@ ConnectionId: TypeAlias = int
 NodeId = NewType("NodeId", str)
 """An Ed25519 public key as 64 lower-case hexadecimal characters."""
 
+Handle: TypeAlias = int | str
+"""A conversation with a peer: the connection id of a stream, or the id of a relay session."""
+
+LOCAL: Final[Handle] = 0
+"""The handle of the local backend; no connection has this id."""
+
 RequestId: TypeAlias = str
 JobId: TypeAlias = int
 
@@ -62,6 +68,12 @@ class Woken(Value):
 
 
 WAKE: Final = Woken()
+
+
+class Started(Value):
+    """A node may begin; its LAN listener is open at `lan_port`, or None where there is none."""
+
+    lan_port: int | None
 
 
 # Connections: a TCP stream, whose data arrives in pieces of any size, or a WebSocket, whose data arrives
@@ -197,6 +209,7 @@ RelayInput: TypeAlias = (
 
 NodeInput: TypeAlias = (
     RelayInput
+    | Started
     | ConnectionOpened
     | ConnectFailed
     | ServiceFound

@@ -40,11 +40,6 @@ class Unknown(Value):
     payload: bytes
 
 
-class _Documented(msgspec.Struct, forbid_unknown_fields=True):
-    type: str
-    payload: msgspec.Raw = msgspec.Raw(b"{}")
-
-
 def kind_of(message_type: type[Message]) -> str:
     """Return the wire's name of a message type: `RelayData` is `relayData`."""
     name = message_type.__name__
@@ -109,15 +104,17 @@ class Codec(Generic[M]):
             raise PeerError(f"malformed message: {detail}") from None
 
     def _decode(self, data: bytes) -> tuple[M | Unknown, Flavour]:
+        if not data.isascii():
+            # What stays Raw is not decoded here, and must not smuggle bytes that no other JSON parser takes.
+            data.decode()
         fields = _FIELDS.decode(data)
-        if "type" in fields and not bytes(fields["type"]).startswith(b"{"):
-            envelope = _DOCUMENTED.decode(data)
-            if envelope.type == SIGNAL and self._signals:
-                kind, payload = _only_field(_FIELDS.decode(envelope.payload))
-                return self._decode_payload(kind, payload), Flavour.DOCUMENTED
-            return self._decode_payload(envelope.type, envelope.payload), Flavour.DOCUMENTED
+        if "type" in fields and not _is_object(fields["type"]):
+            kind, payload = _documented(fields)
+            if kind == SIGNAL and self._signals:
+                kind, payload = _only_field(_FIELDS.decode(payload))
+            return self._decode_payload(kind, payload), Flavour.DOCUMENTED
         kind, payload = _only_field(fields)
-        if b'"_0"' in bytes(payload)[:32]:
+        if _is_object(payload) and b'"_0"' in _head(payload):
             inner = _FIELDS.decode(payload)
             if inner.keys() == {"_0"}:
                 return self._decode_payload(kind, inner["_0"]), Flavour.SWIFT
@@ -131,7 +128,23 @@ class Codec(Generic[M]):
 
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_DOCUMENTED: Final = msgspec.json.Decoder(_Documented)
+_TEXT: Final = msgspec.json.Decoder(str)
+_EMPTY: Final = msgspec.Raw(b"{}")
+
+
+def _head(value: msgspec.Raw) -> bytes:
+    # A payload may be a mebibyte, so it is not copied to look at its beginning.
+    return bytes(memoryview(value)[:32])
+
+
+def _is_object(value: msgspec.Raw) -> bool:
+    return _head(value).startswith(b"{")
+
+
+def _documented(fields: Mapping[str, msgspec.Raw]) -> tuple[str, msgspec.Raw]:
+    if not fields.keys() <= {"type", "payload"}:
+        raise PeerError("malformed message: other top-level keys than type and payload")
+    return _TEXT.decode(fields["type"]), fields.get("payload", _EMPTY)
 
 
 def _only_field(fields: Mapping[str, msgspec.Raw]) -> tuple[str, msgspec.Raw]:

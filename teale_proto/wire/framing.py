@@ -24,17 +24,16 @@ class FrameReader:
     get less than peers.
     """
 
-    __slots__ = ("_buffer", "_start", "size_max")
+    __slots__ = ("_buffer", "size_max")
 
     def __init__(self, size_max: int) -> None:
         self.size_max = size_max
         self._buffer = bytearray()
-        self._start = 0
 
     @property
     def buffered_bytes(self) -> int:
         """How much of an unfinished frame is being held."""
-        return len(self._buffer) - self._start
+        return len(self._buffer)
 
     def frames(self, data: bytes) -> Iterator[bytes]:
         """Take more of the stream and yield the frames it completes; the caller exhausts the iterator.
@@ -43,7 +42,7 @@ class FrameReader:
         """
         buffer = self._buffer
         buffer += data
-        start = self._start
+        start = 0
         try:
             while len(buffer) - start >= HEADER_BYTES:
                 size = int.from_bytes(buffer[start : start + HEADER_BYTES], "big")
@@ -58,4 +57,3 @@ class FrameReader:
         finally:
             # One move of the rest per read, not per frame, keeps many small frames linear.
             del buffer[:start]
-            self._start = 0

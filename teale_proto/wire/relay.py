@@ -4,24 +4,32 @@
 a challenge, and one that does not (the deployed one) answers with `registerAck` at once.
 """
 
-from typing import Annotated, Final, TypeAlias, get_args
+from typing import Annotated, Final, TypeAlias, TypeVar, get_args
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from teale_proto.inputs import NodeId
 from teale_proto.wire.codec import Codec
 from teale_proto.wire.fields import Amount, Count, Hex, Id, Label, Message, ModelId, Models, Port, Text, Token
 
+T = TypeVar("T")
+
+
+def _written(default: T) -> T:
+    """Give a field a default for reading that is written all the same: deployed programs insist on the key."""
+    default_field: T = field(default_factory=lambda: default)
+    return default_field
+
 
 class Hardware(Message):
     """What a node computes with; `tier` runs from 1, backbone, to 4, leaf."""
 
-    chip_family: Label = ""
-    chip_name: Label = ""
-    total_ram_gb: Amount = 0.0
-    gpu_core_count: Count = 0
-    memory_bandwidth_gbs: Amount = 0.0
-    tier: Annotated[int, Meta(ge=1, le=4)] = 4
+    chip_family: Label = _written("")
+    chip_name: Label = _written("")
+    total_ram_gb: Amount = _written(0.0)
+    gpu_core_count: Count = _written(0)
+    memory_bandwidth_gbs: Amount = _written(0.0)
+    tier: Annotated[int, Meta(ge=1, le=4)] = _written(4)
     gpu_backend: Label | None = None
     platform: Label | None = None
     gpu_vram_gb: Amount | None = None
@@ -31,9 +39,9 @@ class Capabilities(Message):
     """What a node offers to others."""
 
     hardware: Hardware
-    loaded_models: Models = ()
-    max_model_size_gb: Amount = 0.0
-    is_available: bool = True
+    loaded_models: Models = _written(())
+    max_model_size_gb: Amount = _written(0.0)
+    is_available: bool = _written(True)
     max_concurrent_requests: Count | None = None
     effective_context: Count | None = None
     on_ac_power: bool | None = None
@@ -97,9 +105,9 @@ class PeerListing(Message):
     display_name: Label
     capabilities: Capabilities
     last_seen: float
-    wg_public_key: Hex | None = None
-    nat_type: Label = "unknown"
-    endpoints: Annotated[tuple[Label, ...], Meta(max_length=16)] = ()
+    wg_public_key: Hex | None = _written(None)
+    nat_type: Label = _written("unknown")
+    endpoints: Annotated[tuple[Label, ...], Meta(max_length=16)] = _written(())
 
 
 class DiscoverResponse(Message):
@@ -232,10 +240,24 @@ INVALID_REGISTER: Final = "invalid_register"
 RATE_LIMITED: Final = "rate_limited"
 UNSUPPORTED_MESSAGE: Final = "unsupported_message"
 
+# These codes are ours; a deployed node shows them as text.
+REPLACED: Final = "replaced"
+"""The same node registered on another connection."""
+SESSION_REFUSED: Final = "session_refused"
+"""The session's id is taken, or there are too many sessions."""
+OVERLOADED: Final = "overloaded"
+"""The relay holds as many nodes as it may."""
+SHUTTING_DOWN: Final = "shutting_down"
+
 
 def legacy_registration(node: NodeId) -> bytes:
     """Return what the deployed `register` signs: public, so it proves nothing fresh."""
     return node.encode()
+
+
+def relay_host_name(host: str) -> str:
+    """Return the one spelling in which both sides compare and sign a host: small letters, no brackets, no final dot."""
+    return host.strip().lower().removeprefix("[").removesuffix("]").removesuffix(".")
 
 
 def registration_proof(node: NodeId, relay_host: str, challenge: bytes) -> bytes:
@@ -244,4 +266,4 @@ def registration_proof(node: NodeId, relay_host: str, challenge: bytes) -> bytes
     The host that the node dialled is part of it, so that a relay which passes another relay's challenge
     on to its own clients gains a signature that is good for itself alone.
     """
-    return b"\0".join((b"teale-register-1", node.encode(), relay_host.lower().encode(), challenge))
+    return b"\0".join((b"teale-register-1", node.encode(), relay_host_name(relay_host).encode(), challenge))

@@ -1,0 +1,190 @@
+"""One conversation with one peer as bytes: frames, encryption and codec of one connection.
+
+On a byte stream everything travels in frames; through a relay every record is a message of its own. The
+first frame says what the connection is: a Noise handshake after `MAGIC`, or the JSON of a peer that does
+not encrypt, which is refused unless this node was told to allow it. A handshake over a stream is XX, where
+the other side may be anybody; through a relay it is IK, where the relay has named the other side and the
+handshake proves the relay right or ends the session.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from teale_proto.contract import Value
+from teale_proto.errors import LocalError, PeerError
+from teale_proto.inputs import NodeId
+from teale_proto.rng import Rng
+from teale_proto.secure.identity import Identity
+from teale_proto.secure.noise import Channel, Handshake
+from teale_proto.wire.cluster import CLUSTER_CODEC, ClusterMessage
+from teale_proto.wire.codec import Flavour, Unknown
+from teale_proto.wire.framing import FrameReader, frame
+
+MAGIC: Final = b"\0TL1\x01"
+"""Opens every handshake message: no JSON begins like this. The last byte names the cipher suite."""
+
+HANDSHAKE_MAX: Final = 1024
+"""Bytes of one handshake frame; a stranger gets no more until it is known who it is."""
+
+RECORD_MAX: Final = 65_535
+MESSAGE_MAX: Final = 8 * 2**20
+"""Bytes of one message, encrypted or not."""
+
+NO_ENCRYPTION: Final = "none"
+
+
+class Established(Value):
+    """The handshake is done: from here on, what arrives comes from `peer`."""
+
+    peer: NodeId
+    instance: bytes
+    """Eight bytes that the peer drew when it started."""
+
+
+class Link:
+    """Bytes in, messages out, and back.
+
+    What must be sent is appended to the `out` that a method is handed: pieces of the stream, or whole relay
+    messages. A PeerError leaves the link unusable; its owner closes the connection.
+    """
+
+    __slots__ = ("_allow_plaintext", "_channel", "_expected", "_frames", "_handshake", "_plaintext", "flavour", "peer")
+
+    def __init__(
+        self,
+        handshake: Handshake | None,
+        *,
+        framed: bool,
+        expected: NodeId | None = None,
+        allow_plaintext: bool = False,
+    ) -> None:
+        self._handshake = handshake
+        self._channel: Channel | None = None
+        self._frames = FrameReader(HANDSHAKE_MAX) if framed else None
+        self._expected = expected
+        self._allow_plaintext = allow_plaintext
+        self._plaintext = handshake is None
+        self.flavour = Flavour.DOCUMENTED
+        self.peer: NodeId | None = None
+        if self._plaintext and self._frames is not None:
+            self._frames.size_max = MESSAGE_MAX
+
+    @classmethod
+    def dial(cls, identity: Identity, *, expected: NodeId | None, instance: bytes, rng: Rng) -> "Link":
+        """Return the link of a stream that we opened, to `expected` or to whoever answers."""
+        handshake = Handshake.xx(identity, initiator=True, instance=instance, rng=rng)
+        return cls(handshake, framed=True, expected=expected)
+
+    @classmethod
+    def accept(cls, identity: Identity, *, instance: bytes, rng: Rng, allow_plaintext: bool) -> "Link":
+        """Return the link of a stream that somebody opened to us."""
+        handshake = Handshake.xx(identity, initiator=False, instance=instance, rng=rng)
+        return cls(handshake, framed=True, allow_plaintext=allow_plaintext)
+
+    @classmethod
+    def plaintext(cls) -> "Link":
+        """Return a link without encryption, for debugging on a LAN of one's own."""
+        return cls(None, framed=True)
+
+    @classmethod
+    def relayed(
+        cls, identity: Identity, *, initiator: bool, peer: NodeId, session: str, instance: bytes, rng: Rng
+    ) -> "Link":
+        """Return the link of a relay session with the node that the relay names."""
+        handshake = Handshake.ik(
+            identity, initiator=initiator, peer=peer, context=session.encode(), instance=instance, rng=rng
+        )
+        return cls(handshake, framed=False, expected=peer)
+
+    @property
+    def encryption(self) -> str:
+        """The Noise protocol that protects this link, or "none"."""
+        return self._channel.protocol_name if self._channel is not None else NO_ENCRYPTION
+
+    @property
+    def established(self) -> bool:
+        """Whether messages can be sent."""
+        return self._plaintext or self._channel is not None
+
+    def start(self, out: list[bytes]) -> None:
+        """Send the first handshake message, if it is ours to send."""
+        if self._handshake is not None and self._handshake.my_turn:
+            self._put(MAGIC + self._handshake.write(), out)
+
+    def send(self, message: ClusterMessage, out: list[bytes]) -> None:
+        """Encode, encrypt and frame one message.
+
+        Raises LocalError before the handshake is done, and for a message over MESSAGE_MAX.
+        """
+        payload = CLUSTER_CODEC.encode(message, self.flavour)
+        if len(payload) > MESSAGE_MAX:
+            raise LocalError(f"message of {len(payload)} bytes where {MESSAGE_MAX} are allowed")
+        if self._plaintext:
+            self._put(payload, out)
+            return
+        if self._channel is None:
+            raise LocalError("the handshake is not done")
+        for record in self._channel.seal(payload):
+            self._put(record, out)
+
+    def receive(self, data: bytes, out: list[bytes]) -> Iterator[Established | ClusterMessage | Unknown]:
+        """Take bytes of the stream, or one relay message, and yield what they mean; the caller exhausts the iterator.
+
+        Raises PeerError, after whatever came before it, at the first thing the protocol does not allow.
+        """
+        if self._frames is None:
+            yield from self._receive_unit(data, out)
+            return
+        for unit in self._frames.frames(data):
+            yield from self._receive_unit(unit, out)
+
+    def _receive_unit(self, unit: bytes, out: list[bytes]) -> Iterator[Established | ClusterMessage | Unknown]:
+        if self._channel is not None:
+            payload = self._channel.open(unit)
+            if payload is not None:
+                yield self._decode(payload)
+        elif self._plaintext:
+            yield self._decode(unit)
+        elif unit[:1] == b"{":
+            self._fall_to_plaintext()
+            yield self._decode(unit)
+        else:
+            yield from self._advance_handshake(unit, out)
+
+    def _advance_handshake(self, unit: bytes, out: list[bytes]) -> Iterator[Established]:
+        handshake = self._handshake
+        assert handshake is not None
+        if not unit.startswith(MAGIC):
+            raise PeerError("the other side speaks neither our Noise handshake nor JSON")
+        if handshake.my_turn:
+            raise PeerError("a handshake message out of turn")
+        handshake.read(unit[len(MAGIC) :])
+        if not handshake.finished:
+            self._put(MAGIC + handshake.write(), out)
+        if handshake.finished:
+            peer = handshake.peer
+            assert peer is not None
+            if self._expected is not None and peer != self._expected:
+                raise PeerError("another node than the expected one answered")
+            self._channel = handshake.channel()
+            self._channel.message_max = MESSAGE_MAX
+            self._handshake = None
+            if self._frames is not None:
+                self._frames.size_max = RECORD_MAX
+            self.peer = peer
+            yield Established(peer, handshake.peer_instance)
+
+    def _fall_to_plaintext(self) -> None:
+        if not self._allow_plaintext:
+            raise PeerError("the other side does not encrypt, and lan_encryption is not off here")
+        assert self._frames is not None
+        self._plaintext = True
+        self._handshake = None
+        self._frames.size_max = MESSAGE_MAX
+
+    def _decode(self, payload: bytes) -> ClusterMessage | Unknown:
+        message, self.flavour = CLUSTER_CODEC.decode(payload)
+        return message
+
+    def _put(self, unit: bytes, out: list[bytes]) -> None:
+        out.append(frame(unit) if self._frames is not None else unit)

@@ -1,0 +1,106 @@
+"""Whether a peer is alive, told by its heartbeats.
+
+Both sides send a heartbeat every interval and answer the other's at once, so silence has two chances to be
+broken in each. A heartbeat that has not come half an interval after it was due is missed: the peer is
+degraded. After three intervals of silence it is lost, for good; the connection is then closed.
+"""
+
+from enum import Enum
+from typing import Final
+
+from teale_proto.contract import NEVER, SECOND, Duration, Instant, Value
+from teale_proto.effects import PeerState
+
+INTERVALS: Final = (5 * SECOND, 15 * SECOND, 30 * SECOND)
+LOST_AFTER: Final = 3
+"""Intervals of silence after which a peer is lost."""
+
+
+class Trigger(Enum):
+    """What changes the state of a peer."""
+
+    HEARD = "heard"
+    HEARTBEAT_MISSED = "heartbeat missed"
+    SILENT_TOO_LONG = "silent too long"
+
+
+ON: Final = {
+    (PeerState.CONNECTED, Trigger.HEARTBEAT_MISSED): PeerState.DEGRADED,
+    (PeerState.CONNECTED, Trigger.SILENT_TOO_LONG): PeerState.LOST,
+    (PeerState.DEGRADED, Trigger.HEARD): PeerState.CONNECTED,
+    (PeerState.DEGRADED, Trigger.SILENT_TOO_LONG): PeerState.LOST,
+}
+"""The state table; what is not in it changes nothing."""
+
+
+class Due(Value):
+    """What a wake-up of `Liveness` asks for."""
+
+    send_heartbeat: bool
+    change: PeerState | None
+    """The state that the peer has just come to, or None."""
+
+
+class Liveness:
+    """The heartbeats of one conversation."""
+
+    __slots__ = ("_beat_at", "_heard_at", "_interval", "_sent_at", "round_trip", "state")
+
+    def __init__(self, interval: Duration, now: Instant) -> None:
+        self._interval = interval
+        self._heard_at = now
+        self._beat_at = now + interval
+        self._sent_at: Instant | None = None
+        self.round_trip: Duration | None = None
+        self.state = PeerState.CONNECTED
+
+    @property
+    def due_at(self) -> Instant:
+        """When `fired` must be called next; NEVER once the peer is lost."""
+        if self.state is PeerState.LOST:
+            return NEVER
+        verdict_at = self._lost_at if self.state is PeerState.DEGRADED else self._missed_at
+        return min(self._beat_at, verdict_at)
+
+    def silence(self, now: Instant) -> Duration:
+        """Return how long nothing has been heard."""
+        return now - self._heard_at
+
+    def heard(self, now: Instant) -> PeerState | None:
+        """Note that the peer said something; return its new state if that changed it."""
+        self._heard_at = now
+        return self._change(Trigger.HEARD)
+
+    def heartbeat_sent(self, now: Instant) -> None:
+        """Note that a heartbeat went out; the next one is due an interval later."""
+        self._beat_at = now + self._interval
+        self._sent_at = now
+
+    def heartbeat_answered(self, now: Instant) -> None:
+        """Note the answer to the last heartbeat, which measures the round trip."""
+        if self._sent_at is not None:
+            self.round_trip = now - self._sent_at
+            self._sent_at = None
+
+    def fired(self, now: Instant) -> Due:
+        """Return what is due at `now`; the caller sends the heartbeat that this asks for."""
+        change = None
+        if now >= self._lost_at:
+            change = self._change(Trigger.SILENT_TOO_LONG)
+        elif now >= self._missed_at:
+            change = self._change(Trigger.HEARTBEAT_MISSED)
+        return Due(now >= self._beat_at and self.state is not PeerState.LOST, change)
+
+    @property
+    def _missed_at(self) -> Instant:
+        return self._heard_at + self._interval + self._interval // 2
+
+    @property
+    def _lost_at(self) -> Instant:
+        return self._heard_at + LOST_AFTER * self._interval
+
+    def _change(self, trigger: Trigger) -> PeerState | None:
+        state = ON.get((self.state, trigger))
+        if state is not None:
+            self.state = state
+        return state

@@ -1,0 +1,605 @@
+"""A node: the switchboard between its children, which never meet each other.
+
+`Contacts` knows whom one could talk to, `Peers` talks, `RelayClient` keeps the way through the relay open,
+`Exchange` holds the requests of this machine and its work for all. What one of them reports, the
+node translates into what another must do. It decides nothing that a child or a pure function could decide.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from teale_proto.asking import AskDue, Asked, PatienceDue
+from teale_proto.contacts import Contacts
+from teale_proto.contract import SECOND, Duration, Instant, Value
+from teale_proto.effects import Advertise, Connect, NodeEffect, Path, RelayState
+from teale_proto.errors import LocalError
+from teale_proto.exchange import Exchange, SendMessage
+from teale_proto.inputs import (
+    Ask,
+    CancelAsk,
+    ConnectFailed,
+    ConnectionAccepted,
+    ConnectionClosed,
+    ConnectionOpened,
+    DataReceived,
+    GenerationChunk,
+    GenerationFailed,
+    GenerationFinished,
+    Handle,
+    LoadedModelsChanged,
+    NodeId,
+    NodeInput,
+    PingReceived,
+    PongReceived,
+    ServiceFound,
+    ServiceLost,
+    ServiceRecord,
+    Started,
+    StopRequested,
+    Woken,
+)
+from teale_proto.liveness import INTERVALS
+from teale_proto.peers import (
+    CloseSession,
+    ConversationEnded,
+    HeartbeatWanted,
+    LivenessDue,
+    News,
+    Peers,
+    PeersEffect,
+    PeerUp,
+    SendSession,
+    SetupDue,
+    Told,
+)
+from teale_proto.relay.client import (
+    PeersListed,
+    Refused,
+    Registered,
+    RelayClient,
+    RelayNews,
+    RelayTimer,
+    SessionClosed,
+    SessionData,
+    SessionOpened,
+    SessionTimer,
+    SignalReceived,
+)
+from teale_proto.rng import Rng
+from teale_proto.secure.identity import Identity
+from teale_proto.serving import JobDue
+from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
+from teale_proto.timers import Timers
+from teale_proto.wire.cluster import DeviceInfo, Heartbeat, HeartbeatAck, Hello
+from teale_proto.wire.fields import wire_date
+from teale_proto.wire.relay import Capabilities, DiscoverFilter, Hardware
+
+DISCOVER_EVERY: Final[Duration] = 30 * SECOND
+HIGHER_WAITS: Final[Duration] = 2 * SECOND
+"""How long the higher of two node ids leaves it to the lower to dial, so that they seldom meet twice."""
+
+OPENINGS_MAX: Final = 2
+"""Sessions that are opened at once on behalf of one request."""
+
+
+class NodeConfig(Value):
+    """What a node is told about itself."""
+
+    display_name: str
+    hardware: Hardware = Hardware()
+    heartbeat: Duration = 15 * SECOND
+    lan_enabled: bool = True
+    lan_encrypted: bool = True
+    wan_enabled: bool = False
+    wan_relay_url: str = ""
+    wan_peers_max: int = 8
+    """Nodes with models that a node keeps a relay session with, so that the first request finds it ready."""
+    max_concurrent_requests: int = 1
+    queue_max: int = 256
+
+
+class DialDue(Value):
+    """It is time to dial this node on the LAN."""
+
+    node: NodeId
+
+
+class DiscoverDue(Value):
+    """It is time to ask the relay for nodes."""
+
+
+class _Out:
+    """The effects of one input, in order.
+
+    What one child wants done by another is done as it is appended: messages are sealed in the order in which
+    they leave.
+    """
+
+    __slots__ = ("_now", "_peers", "_relay", "effects")
+
+    def __init__(self, peers: Peers, relay: RelayClient | None, now: Instant) -> None:
+        self._peers = peers
+        self._relay = relay
+        self._now = now
+        self.effects: list[NodeEffect] = []
+
+    def append(self, effect: PeersEffect | SendMessage, /) -> None:
+        if isinstance(effect, SendMessage):
+            self._peers.send(effect.handle, effect.message, self)
+        elif isinstance(effect, SendSession):
+            assert self._relay is not None
+            self._relay.send(effect.session, effect.data, self._now, self.effects)
+        elif isinstance(effect, CloseSession):
+            assert self._relay is not None
+            self._relay.close_session(effect.session, self._now, self.effects)
+        else:
+            self.effects.append(effect)
+
+
+class Node:
+    """A node without its sockets, its clock and its model."""
+
+    def __init__(self, config: NodeConfig, identity: Identity, rng: Rng, *, unix_time_at_zero: int) -> None:
+        """Raise LocalError for a heartbeat interval that is not one of INTERVALS."""
+        if config.heartbeat not in INTERVALS:
+            raise LocalError(f"heartbeat of {config.heartbeat} µs; allowed are {INTERVALS}")
+        self._config = config
+        self._identity = identity
+        self._rng = rng
+        self._unix_time_at_zero = unix_time_at_zero
+        self._now: Instant = 0
+        self._started = self._stopping = False
+        self._lan_port: int | None = None
+        self._timers: Timers[Any] = Timers()
+        self._connection_ids = count(1, 2)
+        self._contacts = Contacts(identity.node_id, rng)
+        self._exchange = Exchange(
+            identity.node_id,
+            config.display_name,
+            running_max=config.max_concurrent_requests,
+            queue_max=config.queue_max,
+            timers=self._timers,
+            rng=rng,
+        )
+        self._peers = Peers(
+            identity,
+            greeting=self._greeting(),
+            heartbeat=config.heartbeat,
+            allow_plaintext=not config.lan_encrypted,
+            timers=self._timers,
+            rng=rng,
+        )
+        self._relay = self._make_relay_client() if config.wan_enabled else None
+        self._opening: dict[str, NodeId] = {}
+        """Relay sessions that were asked for and are not open yet."""
+        self._discovering = False
+        """Whether the relay owes us a listing."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """The id of this node."""
+        return self._identity.node_id
+
+    @property
+    def deadline(self) -> Instant:
+        """When to feed WAKE, or NEVER."""
+        return self._timers.deadline
+
+    def handle(self, event: NodeInput, now: Instant) -> Sequence[NodeEffect]:
+        """Take one input at `now`; return what must now be done, in order.
+
+        Raises LocalError, before anything has changed, for a command that is not allowed now.
+        """
+        if now < self._now:
+            raise LocalError(f"time ran backwards, from {self._now} to {now}")
+        self._now = now
+        out = _Out(self._peers, self._relay, now)
+        self._ON[type(event)](self, event, now, out)
+        if self._exchange.unsettled:
+            # Only now, when everything that the input changed has changed: of ten sessions that a dying relay
+            # takes with it, none is a place for the requests of the others.
+            self._settle(now, out)
+        return out.effects
+
+    # What is known, for people and programs.
+
+    def status(self) -> NodeStatus:
+        """Return the node at a glance."""
+        config, relay = self._config, self._relay
+        return NodeStatus(
+            node_id=self.node_id,
+            display_name=config.display_name,
+            loaded_models=self._exchange.models,
+            hardware=config.hardware,
+            lan_enabled=config.lan_enabled,
+            lan_encryption="noise" if config.lan_encrypted else "off",
+            wan_enabled=config.wan_enabled,
+            wan=RelayState.OFF if relay is None else relay.state,
+            wan_relay_url=config.wan_relay_url,
+            wan_reason="" if relay is None else relay.reason,
+            nat_type="unknown",
+            peers_connected=len(self._peers),
+            peers_listed=len(self.listed_peers()),
+            queue_depth=self._exchange.serving.queue_depth,
+            running=self._exchange.serving.running,
+            asked=len(self._exchange.asking),
+        )
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """Return the connected peers, by node id."""
+        in_flight = self._exchange.asking.in_flight
+        statuses = [peer.status(in_flight=in_flight.get(peer.node, 0), now=self._now) for peer in self._peers]
+        return tuple(sorted(statuses, key=lambda status: status.node_id))
+
+    def listed_peers(self) -> tuple[ListedPeer, ...]:
+        """Return the nodes that the relay names and that are not connected."""
+        return tuple(listed for listed in self._contacts.listings() if self._peers.get(listed.node_id) is None)
+
+    def explain(self, model: str, rng: Rng) -> Explanation:
+        """Return how a request for `model` would be routed now; `rng` is the caller's, so that nothing here changes."""
+        return self._exchange.explain(model, self._peers.standings(), rng)
+
+    # Life.
+
+    def _on_started(self, event: Started, now: Instant, out: _Out) -> None:
+        if self._started:
+            raise LocalError("a node starts once")
+        self._started = True
+        self._lan_port = event.lan_port
+        self._advertise(out)
+        if self._relay is not None:
+            self._relay.start(now, out)
+
+    def _on_stop_requested(self, _: StopRequested, now: Instant, out: _Out) -> None:
+        self._stopping = True
+        self._exchange.stop("this node is stopping", now, out)
+        self._hear(self._peers.close_all("this node is stopping", out), now, out)
+        if self._relay is not None:
+            self._relay.stop(now, out)
+
+    def _on_woken(self, _: Woken, now: Instant, out: _Out) -> None:
+        while (key := self._timers.pop_due(now)) is not None:
+            self._ON_TIMER[type(key)](self, key, now, out)
+
+    def _require_running(self) -> None:
+        if not self._started or self._stopping:
+            raise LocalError("this node is stopping" if self._stopping else "this node has not started")
+
+    # Connections.
+
+    def _on_connection_accepted(self, event: ConnectionAccepted, now: Instant, out: _Out) -> None:
+        self._peers.accepted(event.connection, event.remote, now, out)
+
+    def _on_connection_opened(self, event: ConnectionOpened, now: Instant, out: _Out) -> None:
+        if self._is_relay(event.connection):
+            self._relay_client.opened(now, out)
+        else:
+            self._peers.opened(event.connection, out)
+
+    def _on_connect_failed(self, event: ConnectFailed, now: Instant, out: _Out) -> None:
+        if self._is_relay(event.connection):
+            self._relay_client.failed(event.reason, now, out)
+            self._exchange.unsettled = True
+        else:
+            self._hear_ended(self._peers.closed(event.connection, event.reason, out), now, out)
+
+    def _on_connection_closed(self, event: ConnectionClosed, now: Instant, out: _Out) -> None:
+        if self._is_relay(event.connection):
+            self._discovering = False
+            self._hear_relay(self._relay_client.closed(event.reason, now, out), now, out)
+            self._exchange.unsettled = True
+        else:
+            self._hear_ended(self._peers.closed(event.connection, event.reason, out), now, out)
+
+    def _on_data_received(self, event: DataReceived, now: Instant, out: _Out) -> None:
+        if self._is_relay(event.connection):
+            self._hear_relay(self._relay_client.received(event.data, now, out), now, out)
+        else:
+            self._hear(self._peers.received(event.connection, event.data, now, out), now, out)
+
+    def _on_ping_received(self, event: PingReceived, now: Instant, out: _Out) -> None:
+        """Nothing to do: the driver has answered it."""
+
+    def _on_pong_received(self, event: PongReceived, now: Instant, out: _Out) -> None:
+        if self._is_relay(event.connection):
+            self._relay_client.ponged(now)
+
+    def _is_relay(self, connection: Handle) -> bool:
+        return self._relay is not None and connection == self._relay.connection
+
+    @property
+    def _relay_client(self) -> RelayClient:
+        assert self._relay is not None
+        return self._relay
+
+    # The LAN.
+
+    def _on_service_found(self, event: ServiceFound, now: Instant, out: _Out) -> None:
+        node = event.record.node
+        if not self._config.lan_enabled or self._stopping or not self._contacts.found(event):
+            return
+        if self._timers.remaining(DialDue(node), now) is None and not self._peers.is_reaching(node, Path.LAN):
+            if self.node_id < node:
+                self._on_dial_due(DialDue(node), now, out)
+            else:
+                self._timers.set(DialDue(node), now + HIGHER_WAITS)
+
+    def _on_service_lost(self, event: ServiceLost, now: Instant, out: _Out) -> None:
+        self._contacts.vanished(event.name)
+
+    def _on_dial_due(self, due: DialDue, now: Instant, out: _Out) -> None:
+        address = self._contacts.next_address(due.node)
+        if address is None or self._stopping or self._peers.is_reaching(due.node, Path.LAN):
+            return
+        connection = next(self._connection_ids)
+        self._peers.dialled(connection, due.node, address, now)
+        out.append(Connect(connection, address))
+
+    def _advertise(self, out: _Out) -> None:
+        if self._config.lan_enabled and self._lan_port is not None and not self._stopping:
+            hardware = self._config.hardware
+            out.append(
+                Advertise(
+                    ServiceRecord(
+                        self.node_id, self._lan_port, self._exchange.models, hardware.chip_name, hardware.total_ram_gb
+                    )
+                )
+            )
+
+    # Conversations.
+
+    def _hear(self, news: Iterable[News], now: Instant, out: _Out) -> None:
+        for item in news:
+            self._ON_NEWS[type(item)](self, item, now, out)
+
+    def _on_peer_up(self, news: PeerUp, now: Instant, out: _Out) -> None:
+        self._contacts.succeeded(news.node)
+        self._exchange.unsettled = True
+
+    def _on_heartbeat_wanted(self, news: HeartbeatWanted, now: Instant, out: _Out) -> None:
+        if self._peers.is_superseded(news.handle) and not self._exchange.is_busy(news.handle):
+            self._hear_ended(self._peers.close(news.handle, "there is a better path", out), now, out)
+        else:
+            out.append(SendMessage(news.handle, self._beat(Heartbeat, now)))
+
+    def _hear_ended(self, news: ConversationEnded | None, now: Instant, out: _Out) -> None:
+        if news is not None:
+            self._on_conversation_ended(news, now, out)
+
+    def _on_conversation_ended(self, news: ConversationEnded, now: Instant, out: _Out) -> None:
+        self._exchange.conversation_ended(news.handle, news.reason, now, out)
+        if news.peer is not None and not self._stopping:
+            delay = SECOND if news.was_up else 0
+            if news.dialled and not news.was_up:
+                delay = self._contacts.failed(news.peer, now)
+            if news.path is Path.LAN and self._contacts.is_on_lan(news.peer):
+                self._timers.set(DialDue(news.peer), now + max(delay, SECOND))
+        self._exchange.unsettled = True
+
+    def _on_setup_or_liveness_due(self, key: SetupDue | LivenessDue, now: Instant, out: _Out) -> None:
+        news = self._peers.fired(key, now, out)
+        if news is not None:
+            self._hear([news], now, out)
+
+    def _on_told(self, told: Told, now: Instant, out: _Out) -> None:
+        if isinstance(told.message, Heartbeat):
+            out.append(SendMessage(told.handle, self._beat(HeartbeatAck, now)))
+        if isinstance(told.message, Heartbeat | HeartbeatAck):
+            # It may have brought news of models.
+            self._exchange.unsettled = True
+        else:
+            self._exchange.told(told.node, told.handle, told.message, now, out)
+
+    # The relay.
+
+    def _make_relay_client(self) -> RelayClient:
+        config = self._config
+        return RelayClient(
+            self._identity,
+            url=config.wan_relay_url,
+            host=urlsplit(config.wan_relay_url).hostname or "",
+            display_name=config.display_name,
+            capabilities=self._capabilities(),
+            timers=self._timers,
+            rng=self._rng,
+            connection_ids=self._connection_ids,
+        )
+
+    def _hear_relay(self, news: Iterable[RelayNews], now: Instant, out: _Out) -> None:
+        for item in news:
+            self._ON_RELAY_NEWS[type(item)](self, item, now, out)
+
+    def _on_relay_timer(self, key: RelayTimer | SessionTimer, now: Instant, out: _Out) -> None:
+        self._hear_relay(self._relay_client.fired(key, now, out), now, out)
+
+    def _on_registered(self, _: Registered, now: Instant, out: _Out) -> None:
+        self._on_discover_due(DiscoverDue(), now, out)
+
+    def _on_discover_due(self, _: DiscoverDue, now: Instant, out: _Out) -> None:
+        if self._relay is None or self._stopping:
+            return
+        self._discovering |= self._relay.discover(None, now, out)
+        jitter = int(self._rng.random() * SECOND)
+        self._timers.set(DiscoverDue(), now + DISCOVER_EVERY + jitter)
+
+    def _on_peers_listed(self, news: PeersListed, now: Instant, out: _Out) -> None:
+        self._discovering = False
+        self._contacts.listed(news.peers, now)
+        if not self._stopping:
+            held = sum(Path.RELAY in peer.conversations for peer in self._peers) + len(self._opening)
+            wanted = [node for node in self._contacts.providers(None, now) if not self._is_approached(node)]
+            for node in wanted[: max(0, self._config.wan_peers_max - held)]:
+                self._open_session(node, now, out)
+        self._exchange.unsettled = True
+
+    def _open_session(self, node: NodeId, now: Instant, out: _Out) -> None:
+        session = self._relay_client.open_session(node, now, out)
+        self._opening[session] = node
+
+    def _is_approached(self, node: NodeId) -> bool:
+        return self._peers.is_reaching(node) or node in self._opening.values()
+
+    def _on_session_opened(self, news: SessionOpened, now: Instant, out: _Out) -> None:
+        self._opening.pop(news.session, None)
+        self._peers.session_opened(news.session, news.peer, initiator=news.initiator, now=now, out=out)
+
+    def _on_session_data(self, news: SessionData, now: Instant, out: _Out) -> None:
+        self._hear(self._peers.received(news.session, news.data, now, out), now, out)
+
+    def _on_session_closed(self, news: SessionClosed, now: Instant, out: _Out) -> None:
+        if self._opening.pop(news.session, None) is not None:
+            self._contacts.failed(news.peer, now)
+            self._contacts.unlisted(news.peer)
+            self._exchange.unsettled = True
+        self._hear_ended(self._peers.closed(news.session, news.reason, out), now, out)
+
+    def _on_refused(self, _: Refused, now: Instant, out: _Out) -> None:
+        self._discovering = False
+        self._exchange.unsettled = True
+
+    def _on_signal_received(self, _: SignalReceived, now: Instant, out: _Out) -> None:
+        """Direct paths come with the issue after the simulated internet; until then nobody is answered."""
+
+    # Requests of this machine, and work for others.
+
+    def _on_ask(self, ask: Ask, now: Instant, out: _Out) -> None:
+        self._require_running()
+        self._exchange.begin(ask, now)
+
+    def _on_cancel_ask(self, event: CancelAsk, now: Instant, out: _Out) -> None:
+        self._exchange.cancel(event.request, now, out)
+
+    def _on_request_timer(self, key: AskDue | PatienceDue | JobDue, now: Instant, out: _Out) -> None:
+        self._exchange.fired(key, now, out)
+
+    def _on_generation(
+        self, event: GenerationChunk | GenerationFinished | GenerationFailed, now: Instant, out: _Out
+    ) -> None:
+        self._exchange.generated(event, now, out)
+
+    def _settle(self, now: Instant, out: _Out) -> None:
+        """Give each waiting request to the best node, or let it wait while there is hope, or end it."""
+        self._exchange.unsettled = False
+        for asked in self._exchange.waiting():
+            pool = self._peers.standings()
+            if not self._exchange.place(asked, pool, now, out) and not self._may_turn_up(asked, now, out):
+                self._exchange.give_up(asked, pool, out)
+
+    def _may_turn_up(self, asked: Asked, now: Instant, out: _Out) -> bool:
+        """Look for nodes that could take a request; return whether one may still come."""
+        model, relay = asked.ask.model, self._relay
+        hopeful = any(
+            model in record.models and record.node not in asked.tried and self._is_expected(record.node, now)
+            for record in self._contacts.lan_records()
+        )
+        if relay is None:
+            return hopeful
+        if relay.state in (RelayState.CONNECTING, RelayState.REGISTERING) or self._discovering:
+            return True
+        untried = [node for node in self._contacts.providers(model, now) if node not in asked.tried]
+        for node in untried[:OPENINGS_MAX] if relay.state is RelayState.CONNECTED else ():
+            if not self._is_approached(node):
+                self._open_session(node, now, out)
+        if any(self._is_approached(node) for node in untried):
+            return True
+        if not asked.discovered:
+            asked.discovered = True
+            self._discovering = relay.discover(DiscoverFilter(model_id=model), now, out)
+        return hopeful or self._discovering
+
+    def _is_expected(self, node: NodeId, now: Instant) -> bool:
+        return self._peers.get(node) is None and (
+            self._peers.is_reaching(node) or self._timers.remaining(DialDue(node), now) is not None
+        )
+
+    # What we say of ourselves.
+
+    def _on_loaded_models_changed(self, event: LoadedModelsChanged, now: Instant, out: _Out) -> None:
+        self._exchange.models = event.models
+        self._peers.greeting = self._greeting()
+        for handle in self._peers.handles():
+            out.append(SendMessage(handle, self._beat(Heartbeat, now)))
+        self._advertise(out)
+        if self._relay is not None:
+            self._relay.set_capabilities(self._capabilities(), now, out)
+        self._exchange.unsettled = True
+
+    def _greeting(self) -> Hello:
+        config = self._config
+        device = DeviceInfo(
+            id=self.node_id, name=config.display_name, hardware=config.hardware, loaded_models=self._exchange.models
+        )
+        return Hello(
+            device_info=device,
+            loaded_models=self._exchange.models,
+            max_concurrent_requests=config.max_concurrent_requests,
+        )
+
+    def _capabilities(self) -> Capabilities:
+        return Capabilities(
+            hardware=self._config.hardware,
+            loaded_models=self._exchange.models,
+            max_concurrent_requests=self._config.max_concurrent_requests,
+        )
+
+    def _beat(self, kind: type[Heartbeat] | type[HeartbeatAck], now: Instant) -> Heartbeat | HeartbeatAck:
+        serving = self._exchange.serving
+        return kind(
+            device_id=self.node_id,
+            timestamp=wire_date(self._unix_time_at_zero + now),
+            loaded_models=self._exchange.models,
+            is_generating=serving.running > 0,
+            queue_depth=serving.queue_depth,
+            ewma_tokens_per_second=serving.tokens_per_second,
+        )
+
+    # The tables; a test holds each against its union.
+
+    _ON: ClassVar[dict[type[Any], Callable[..., None]]] = {
+        Woken: _on_woken,
+        Started: _on_started,
+        StopRequested: _on_stop_requested,
+        ConnectionAccepted: _on_connection_accepted,
+        ConnectionOpened: _on_connection_opened,
+        ConnectFailed: _on_connect_failed,
+        ConnectionClosed: _on_connection_closed,
+        DataReceived: _on_data_received,
+        PingReceived: _on_ping_received,
+        PongReceived: _on_pong_received,
+        ServiceFound: _on_service_found,
+        ServiceLost: _on_service_lost,
+        Ask: _on_ask,
+        CancelAsk: _on_cancel_ask,
+        LoadedModelsChanged: _on_loaded_models_changed,
+        GenerationChunk: _on_generation,
+        GenerationFinished: _on_generation,
+        GenerationFailed: _on_generation,
+    }
+    _ON_TIMER: ClassVar[dict[type[Any], Callable[..., None]]] = {
+        AskDue: _on_request_timer,
+        PatienceDue: _on_request_timer,
+        JobDue: _on_request_timer,
+        SetupDue: _on_setup_or_liveness_due,
+        LivenessDue: _on_setup_or_liveness_due,
+        DialDue: _on_dial_due,
+        DiscoverDue: _on_discover_due,
+        RelayTimer: _on_relay_timer,
+        SessionTimer: _on_relay_timer,
+    }
+    _ON_NEWS: ClassVar[dict[type[Any], Callable[..., None]]] = {
+        PeerUp: _on_peer_up,
+        Told: _on_told,
+        HeartbeatWanted: _on_heartbeat_wanted,
+        ConversationEnded: _on_conversation_ended,
+    }
+    _ON_RELAY_NEWS: ClassVar[dict[type[Any], Callable[..., None]]] = {
+        Registered: _on_registered,
+        PeersListed: _on_peers_listed,
+        SessionOpened: _on_session_opened,
+        SessionData: _on_session_data,
+        SessionClosed: _on_session_closed,
+        Refused: _on_refused,
+        SignalReceived: _on_signal_received,
+    }

@@ -1,0 +1,143 @@
+"""One other node: the conversations that we have with it, and what it last said of itself."""
+
+from enum import Enum
+from typing import Final
+
+from teale_proto.contract import MILLISECOND, SECOND, Instant
+from teale_proto.effects import Path, PeerState
+from teale_proto.inputs import Handle, NodeId
+from teale_proto.link import Link
+from teale_proto.liveness import Liveness
+from teale_proto.routing import Standing
+from teale_proto.status import PeerStatus
+from teale_proto.wire.cluster import Heartbeat, HeartbeatAck, Hello, HelloAck
+from teale_proto.wire.relay import Hardware
+
+
+class ConversationState(Enum):
+    """How far a conversation has come."""
+
+    CONNECTING = "connecting"
+    """We dialled; nothing is open yet."""
+    HANDSHAKING = "handshaking"
+    GREETING = "greeting"
+    """Both sides know who the other is; `hello` has not been answered."""
+    UP = "up"
+
+
+PREFERENCE: Final = (Path.LAN, Path.RELAY)
+"""Which path carries the next request, the best first."""
+
+
+class Conversation:
+    """One connection or relay session with one peer."""
+
+    __slots__ = ("address", "handle", "initiator", "instance", "link", "liveness", "path", "peer", "state", "up_at")
+
+    def __init__(
+        self, handle: Handle, path: Path, link: Link, *, initiator: bool, peer: NodeId | None, address: str = ""
+    ) -> None:
+        self.handle = handle
+        self.path = path
+        self.link = link
+        self.initiator = initiator
+        self.peer = peer
+        """Who it is, or, before the handshake, who it should be."""
+        self.address = address
+        self.state = ConversationState.HANDSHAKING
+        self.instance = b""
+        self.liveness: Liveness | None = None
+        self.up_at: Instant = 0
+
+
+class Peer:
+    """A node that we have at least one conversation with."""
+
+    __slots__ = (
+        "conversations",
+        "display_name",
+        "hardware",
+        "is_generating",
+        "loaded_models",
+        "node",
+        "queue_depth",
+        "thermal_level",
+        "throttle_percent",
+        "tokens_per_second",
+    )
+
+    def __init__(self, node: NodeId) -> None:
+        self.node = node
+        self.conversations: dict[Path, Conversation] = {}
+        self.display_name = ""
+        self.hardware = Hardware()
+        self.loaded_models: tuple[str, ...] = ()
+        self.queue_depth = 0
+        self.is_generating = False
+        self.thermal_level = "nominal"
+        self.throttle_percent = 100
+        self.tokens_per_second: float | None = None
+
+    @property
+    def best(self) -> Conversation:
+        """The conversation that carries the next request: a healthy one before a degraded one, then the better path."""
+        candidates = [self.conversations[path] for path in PREFERENCE if path in self.conversations]
+        return min(candidates, key=_is_degraded)
+
+    def greeted(self, hello: Hello | HelloAck) -> None:
+        """Take what the peer said of itself in its greeting."""
+        self.display_name = hello.device_info.name
+        self.hardware = hello.device_info.hardware
+        self.loaded_models = hello.loaded_models or hello.device_info.loaded_models
+
+    def beat(self, beat: Heartbeat | HeartbeatAck) -> None:
+        """Take what the peer said of itself in a heartbeat."""
+        self.loaded_models = beat.loaded_models
+        self.queue_depth = beat.queue_depth
+        self.is_generating = beat.is_generating
+        self.thermal_level = beat.thermal_level
+        self.throttle_percent = beat.throttle_level
+        self.tokens_per_second = beat.ewma_tokens_per_second
+
+    def standing(self) -> Standing:
+        """Return what routing needs to know."""
+        best = self.best
+        return Standing(
+            node=self.node,
+            display_name=self.display_name,
+            path=best.path,
+            handle=best.handle,
+            loaded_models=self.loaded_models,
+            queue_depth=self.queue_depth,
+            tokens_per_second=self.tokens_per_second,
+            throttle_percent=self.throttle_percent,
+            thermal_level=self.thermal_level,
+            degraded=_is_degraded(best),
+        )
+
+    def status(self, *, in_flight: int, now: Instant) -> PeerStatus:
+        """Return what people want to see."""
+        best = self.best
+        liveness = best.liveness
+        assert liveness is not None
+        round_trip = liveness.round_trip
+        return PeerStatus(
+            node_id=self.node,
+            display_name=self.display_name,
+            state=liveness.state,
+            path=best.path,
+            encryption=best.link.encryption,
+            loaded_models=self.loaded_models,
+            hardware=self.hardware,
+            address=best.address,
+            queue_depth=self.queue_depth,
+            in_flight=in_flight,
+            tokens_per_second=self.tokens_per_second,
+            silent_seconds=liveness.silence(now) / SECOND,
+            round_trip_ms=None if round_trip is None else round_trip / MILLISECOND,
+        )
+
+
+def _is_degraded(conversation: Conversation) -> bool:
+    liveness = conversation.liveness
+    return liveness is None or liveness.state is not PeerState.CONNECTED

@@ -1,0 +1,327 @@
+"""Noise handshakes: two nodes prove who they are and agree on keys that nobody between them learns.
+
+XX where the other side is unknown (the LAN): ids travel encrypted, and each side learns the other's. IK where
+its id is known (through a relay): both sides name both ids before the first byte, and the handshake fails if
+either name is not the truth. The patterns are run by the library `noiseprotocol`; keys, payloads and what they
+prove are decided here.
+
+No signature is needed. A handshake proves that the other side holds the X25519 key that it showed, and a node
+id converts to exactly one such key, so the id is proved by comparing the two (`identity` tells what becomes of
+the sign). That the ids themselves, and the version, are what both sides believe is authenticated with the
+prologue and the payloads, which enter the handshake's hash.
+
+Every payload is the beginning of
+
+    version (1) | sender's id (32) | sender's start id (8) | recipient's id as the sender knows it (32)
+
+    XX  1 →  version            2 ←  … start id            3 →  … recipient's id
+    IK  1 →  … start id         2 ←  … start id
+
+A relay can replay message 1 of an old IK handshake, and the responder, which answers at once, has then
+finished with a peer that may be absent. The keys are of no use to the relay, so the first record that opens
+proves that the peer is there: **a responder must not act for its peer before the first record came in.**
+"""
+
+from enum import Enum
+from hmac import compare_digest
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from noise.connection import Keypair, NoiseConnection
+from noise.exceptions import NoiseInvalidMessage, NoiseValueError
+
+from teale_proto.errors import LocalError, PeerError
+from teale_proto.inputs import NodeId
+from teale_proto.rng import Rng
+from teale_proto.secure.identity import Identity, Secret, static_key_of
+from teale_proto.secure.records import MESSAGE_MAX, REKEY_AFTER, Channel
+
+__all__ = ["Channel", "Handshake", "Pattern", "PROTOCOL_VERSION", "RawHandshake"]
+
+PROTOCOL_VERSION: Final = 1
+
+INSTANCE_BYTES: Final = 8
+HANDSHAKE_MESSAGE_MAX: Final = 256
+"""Bytes of one handshake message; the largest that is used has 137."""
+
+_LABEL: Final = b"teale-noise"
+_KEY_BYTES: Final = 32
+_GREETING: Final = 1
+_INTRODUCTION: Final = _GREETING + _KEY_BYTES + INSTANCE_BYTES
+_CONFIRMATION: Final = _INTRODUCTION + _KEY_BYTES
+
+
+class Pattern(Enum):
+    """Which handshake is run."""
+
+    XX = "XX"
+    IK = "IK"
+
+    @property
+    def protocol_name(self) -> str:
+        """The full name, as in the Noise specification, section 8."""
+        return f"Noise_{self.value}_25519_ChaChaPoly_BLAKE2s"
+
+
+# How much of the full payload each message of a pattern carries, in bytes.
+_PAYLOAD_SIZES: Final = {
+    Pattern.XX: (_GREETING, _INTRODUCTION, _CONFIRMATION),
+    Pattern.IK: (_INTRODUCTION, _INTRODUCTION),
+}
+
+
+class RawHandshake(Secret):
+    """A Noise handshake with nothing of ours in it: any prologue, any payloads, keys as they are given.
+
+    This is all that touches the library, whose several exceptions become PeerError here. Ephemeral keys are
+    given, since the core draws no entropy of its own.
+    """
+
+    __slots__ = ("_connection", "_state", "protocol_name")
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        *,
+        initiator: bool,
+        static_private: bytes,
+        ephemeral_private: bytes,
+        prologue: bytes,
+        remote_static: bytes | None = None,
+    ) -> None:
+        self.protocol_name = pattern.protocol_name
+        connection = NoiseConnection.from_name(pattern.protocol_name.encode())
+        if initiator:
+            connection.set_as_initiator()
+        else:
+            connection.set_as_responder()
+        connection.set_prologue(prologue)
+        connection.set_keypair_from_private_bytes(Keypair.STATIC, static_private)
+        if remote_static is not None:
+            connection.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, remote_static)
+        connection.start_handshake()
+        self._connection: Any = connection
+        self._state: Any = connection.noise_protocol.handshake_state
+        # Put in after the start, because the library warns of ephemeral keys that are set before it.
+        self._state.e = connection.noise_protocol.keypair_class.from_private_bytes(ephemeral_private)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last message was written or read."""
+        finished: bool = self._connection.handshake_finished
+        return finished
+
+    @property
+    def remote_static(self) -> bytes:
+        """The static key, 32 bytes, that the other side showed or that it was given in advance."""
+        key: bytes = self._state.rs.public_bytes
+        return key
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """The hash over everything that was said, once finished."""
+        digest: bytes = self._connection.get_handshake_hash()
+        return digest
+
+    def write(self, payload: bytes) -> bytes:
+        """Return the next message."""
+        return bytes(self._connection.write_message(payload))
+
+    def read(self, message: bytes) -> bytes:
+        """Return the payload of the other side's next message; raises PeerError where it is not one."""
+        try:
+            payload = bytes(self._connection.read_message(message))
+            if not self.finished:
+                # The library may meet the ephemeral key of the other side only when it writes. One of low order,
+                # whose shared secret is zero, must be found here, where it can be blamed on the peer.
+                self._state.e.private.exchange(self._state.re.public)
+        except (InvalidTag, NoiseInvalidMessage, NoiseValueError, ValueError):
+            raise PeerError("the handshake failed: other keys, another node or another version") from None
+        return payload
+
+    def split(self) -> tuple[bytes, bytes]:
+        """Return the keys for sending and for receiving, 32 bytes each, once finished."""
+        protocol = self._connection.noise_protocol
+        return protocol.cipher_state_encrypt.k, protocol.cipher_state_decrypt.k
+
+
+class Handshake(Secret):
+    """One handshake, seen from one side.
+
+    Messages alternate, the initiator's first. Any PeerError ends it for good.
+    """
+
+    __slots__ = (
+        "_expected",
+        "_failed",
+        "_identity",
+        "_initiator",
+        "_instance",
+        "_pattern",
+        "_raw",
+        "_step",
+        "_taken",
+        "peer",
+        "peer_instance",
+    )
+
+    peer: NodeId | None
+    """The other side's id, as soon as it is proved."""
+    peer_instance: bytes
+    """The eight bytes that the other side drew when it started, once it is proved; empty before."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        pattern: Pattern,
+        *,
+        initiator: bool,
+        expected: NodeId | None,
+        prologue: bytes,
+        instance: bytes,
+        rng: Rng,
+    ) -> None:
+        """Use `xx` or `ik` instead."""
+        if len(instance) != INSTANCE_BYTES:
+            raise LocalError(f"a start id has {INSTANCE_BYTES} bytes, not {len(instance)}")
+        remote_static = None if expected is None else _static_key_of_another(identity, expected)
+        self._identity = identity
+        self._pattern = pattern
+        self._initiator = initiator
+        self._expected = expected
+        self._instance = instance
+        self._step = 0
+        self._failed = False
+        self._taken = False
+        self.peer = None
+        self.peer_instance = b""
+        self._raw = RawHandshake(
+            pattern,
+            initiator=initiator,
+            static_private=identity.static_private,
+            ephemeral_private=rng.randbytes(_KEY_BYTES),
+            prologue=prologue,
+            remote_static=remote_static if initiator else None,
+        )
+
+    @classmethod
+    def xx(cls, identity: Identity, *, initiator: bool, instance: bytes, rng: Rng) -> "Handshake":
+        """Begin a handshake with whoever is on the other side; `instance` is our start id, 8 bytes."""
+        return cls(
+            identity,
+            Pattern.XX,
+            initiator=initiator,
+            expected=None,
+            prologue=_LABEL + bytes([PROTOCOL_VERSION]),
+            instance=instance,
+            rng=rng,
+        )
+
+    @classmethod
+    def ik(
+        cls, identity: Identity, *, initiator: bool, peer: NodeId, context: bytes, instance: bytes, rng: Rng
+    ) -> "Handshake":
+        """Begin a handshake with `peer`, which both sides know from elsewhere.
+
+        `context` is whatever else both sides must agree on, such as the id of the relay session. Raises PeerError
+        where `peer` is not a usable id, or is our own.
+        """
+        ids = (identity.node_id, peer) if initiator else (peer, identity.node_id)
+        return cls(
+            identity,
+            Pattern.IK,
+            initiator=initiator,
+            expected=peer,
+            # All but the last have fixed lengths, so no two contexts give one prologue.
+            prologue=b"".join((_LABEL, bytes([PROTOCOL_VERSION]), ids[0].encode(), ids[1].encode(), context)),
+            instance=instance,
+            rng=rng,
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether both sides have said everything and `channel` may be taken."""
+        return self._raw.finished and not self._failed
+
+    @property
+    def my_turn(self) -> bool:
+        """Whether the next message is ours to write."""
+        return not self._failed and not self._raw.finished and (self._step % 2 == 0) == self._initiator
+
+    def write(self) -> bytes:
+        """Return our next message; raises LocalError when it is not our turn."""
+        if not self.my_turn:
+            raise LocalError("there is no handshake message to write now")
+        size = _PAYLOAD_SIZES[self._pattern][self._step]
+        self._step += 1
+        return self._raw.write(self._own_payload()[:size])
+
+    def read(self, message: bytes) -> None:
+        """Take the other side's next message; raises PeerError when it is wrong in whatever way."""
+        if self._failed or self._raw.finished or self.my_turn:
+            self._failed = True
+            raise PeerError("a handshake message out of turn")
+        try:
+            self._read(message)
+        except PeerError:
+            self._failed = True
+            self.peer = None
+            raise
+
+    def channel(self, *, message_max: int = MESSAGE_MAX, rekey_after: int = REKEY_AFTER) -> Channel:
+        """Return the channel, once: two channels with the same keys would repeat nonces.
+
+        `message_max` is in bytes; `rekey_after`, in records, must be the same on both sides. Raises LocalError
+        before the handshake is finished and the second time.
+        """
+        if not self.finished or self._taken:
+            raise LocalError("a channel can be taken once, when the handshake is finished")
+        self._taken = True
+        sending_key, receiving_key = self._raw.split()
+        return Channel(
+            sending_key=sending_key,
+            receiving_key=receiving_key,
+            handshake_hash=self._raw.handshake_hash,
+            protocol_name=self._raw.protocol_name,
+            message_max=message_max,
+            rekey_after=rekey_after,
+        )
+
+    def _own_payload(self) -> bytes:
+        recipient = b"" if self.peer is None else bytes.fromhex(self.peer)
+        own = bytes.fromhex(self._identity.node_id)
+        return b"".join((bytes([PROTOCOL_VERSION]), own, self._instance, recipient))
+
+    def _read(self, message: bytes) -> None:
+        if len(message) > HANDSHAKE_MESSAGE_MAX:
+            raise PeerError(f"handshake message of {len(message)} bytes where {HANDSHAKE_MESSAGE_MAX} are allowed")
+        payload = self._raw.read(message)
+        size = _PAYLOAD_SIZES[self._pattern][self._step]
+        self._step += 1
+        if payload[:1] != bytes([PROTOCOL_VERSION]):
+            raise PeerError(f"the other side does not speak version {PROTOCOL_VERSION}")
+        if len(payload) != size:
+            raise PeerError("handshake payload of another length than expected")
+        if size >= _INTRODUCTION:
+            self._authenticate(payload)
+
+    def _authenticate(self, payload: bytes) -> None:
+        claimed = NodeId(payload[_GREETING : _GREETING + _KEY_BYTES].hex())
+        static_key = _static_key_of_another(self._identity, claimed)
+        if not compare_digest(static_key, self._raw.remote_static):
+            raise PeerError("the other side claims a node id that is not its own")
+        if self._expected is not None and claimed != self._expected:
+            raise PeerError("another node than the expected one answered")
+        recipient = payload[_INTRODUCTION:]
+        if recipient and recipient != bytes.fromhex(self._identity.node_id):
+            raise PeerError("the other side believes that it talks to another node")
+        self.peer = claimed
+        self.peer_instance = payload[_GREETING + _KEY_BYTES : _INTRODUCTION]
+
+
+def _static_key_of_another(identity: Identity, peer: NodeId) -> bytes:
+    """Return `peer`'s static key; a node that meets itself, under either sign, is refused."""
+    static_key = static_key_of(peer)
+    if static_key == identity.static_public:
+        raise PeerError("the other side is this node itself")
+    return static_key
