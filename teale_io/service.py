@@ -24,8 +24,13 @@ class Answer(Protocol):
     Iteration raises AnswerFailed when the answer cannot be completed. `finished` is set once it has ended well.
     """
 
-    attempts: Sequence[ReportAttempt]
-    finished: ReportFinished | None
+    @property
+    def attempts(self) -> Sequence[ReportAttempt]:
+        """Which nodes have been asked, in order; the last is answering."""
+
+    @property
+    def finished(self) -> ReportFinished | None:
+        """Set once the answer has ended well."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the chunks in order."""

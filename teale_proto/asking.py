@@ -19,7 +19,7 @@ ATTEMPTS_MAX: Final = 4
 BODY_MAX: Final = 7 * 2**20
 """Bytes of one request; it must fit into a message."""
 
-PATIENCE: Final[Duration] = 10 * SECOND
+PATIENCE: Final[Duration] = 15 * SECOND
 """How long a request may wait for a node that could take it."""
 
 RETRIED: Final = frozenset(
@@ -54,15 +54,15 @@ class PatienceDue(Value):
 class Asked:
     """One request of the local application."""
 
-    __slots__ = ("ask", "attempts", "discovered", "due_at", "handle", "path", "server", "state", "tried")
+    __slots__ = ("ask", "attempts", "due_at", "handle", "listing", "path", "server", "state", "tried")
 
     def __init__(self, ask: Ask, now: Instant) -> None:
         self.ask = ask
         self.due_at: Instant = now + ask.timeout
         self.state = AskState.WAITING
         self.attempts = 0
-        self.discovered = False
-        """Whether the relay has been asked for nodes on behalf of this request."""
+        self.listing: int | None = None
+        """Which of the relay's listings would name a node that has come lately; None while none was asked for."""
         self.tried: dict[NodeId, str] = {}
         """The nodes that failed to answer, and why."""
         self.server: NodeId | None = None

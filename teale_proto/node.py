@@ -77,6 +77,10 @@ from teale_proto.wire.fields import wire_date
 from teale_proto.wire.relay import Capabilities, DiscoverFilter, Hardware
 
 DISCOVER_EVERY: Final[Duration] = 30 * SECOND
+DISCOVER_SOON: Final[Duration] = 10 * SECOND
+"""Between the first few times: whoever starts several nodes expects them to meet soon."""
+
+DISCOVER_SOON_TIMES: Final = 3
 HIGHER_WAITS: Final[Duration] = 2 * SECOND
 """How long the higher of two node ids leaves it to the lower to dial, so that they seldom meet twice."""
 
@@ -176,6 +180,10 @@ class Node:
         """Relay sessions that were asked for and are not open yet."""
         self._discovering = False
         """Whether the relay owes us a listing."""
+        self._discovered = 0
+        """How often we have asked it since we registered."""
+        self._listings = 0
+        """How often it has answered."""
 
     @property
     def node_id(self) -> NodeId:
@@ -415,17 +423,20 @@ class Node:
         self._hear_relay(self._relay_client.fired(key, now, out), now, out)
 
     def _on_registered(self, _: Registered, now: Instant, out: _Out) -> None:
+        self._discovered = 0
         self._on_discover_due(DiscoverDue(), now, out)
 
     def _on_discover_due(self, _: DiscoverDue, now: Instant, out: _Out) -> None:
         if self._relay is None or self._stopping:
             return
         self._discovering |= self._relay.discover(None, now, out)
-        jitter = int(self._rng.random() * SECOND)
-        self._timers.set(DiscoverDue(), now + DISCOVER_EVERY + jitter)
+        self._discovered += 1
+        interval = DISCOVER_SOON if self._discovered <= DISCOVER_SOON_TIMES else DISCOVER_EVERY
+        self._timers.set(DiscoverDue(), now + interval + int(self._rng.random() * SECOND))
 
     def _on_peers_listed(self, news: PeersListed, now: Instant, out: _Out) -> None:
         self._discovering = False
+        self._listings += 1
         self._contacts.listed(news.peers, now)
         if not self._stopping:
             held = sum(Path.RELAY in peer.conversations for peer in self._peers) + len(self._opening)
@@ -504,10 +515,15 @@ class Node:
                 self._open_session(node, now, out)
         if any(self._is_approached(node) for node in untried):
             return True
-        if not asked.discovered:
-            asked.discovered = True
+        if relay.state is not RelayState.CONNECTED:
+            return hopeful
+        if asked.listing is None:
+            # The relay answers one such question in ten seconds, and nodes may have come since the last.
+            asked.listing = self._listings + 1
             self._discovering = relay.discover(DiscoverFilter(model_id=model), now, out)
-        return hopeful or self._discovering
+            if not self._discovering:
+                self._timers.set(DiscoverDue(), max(now + 1, relay.discover_at))
+        return hopeful or self._listings < asked.listing
 
     def _is_expected(self, node: NodeId, now: Instant) -> bool:
         return self._peers.get(node) is None and (

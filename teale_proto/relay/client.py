@@ -6,8 +6,7 @@ more than we meant to. A relay that does not ask for proof of our key (the deplo
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Protocol, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Any, ClassVar, Final, TypeAlias
 
 from teale_proto.backoff import Backoff
 from teale_proto.contract import SECOND, Duration, Instant, Sink
@@ -26,15 +25,16 @@ from teale_proto.inputs import ConnectionId, NodeId
 from teale_proto.relay.client_sessions import ClientSessions, News
 from teale_proto.relay.client_states import (
     DATA_BYTES_MAX,
-    MESSAGE_BYTES_MAX,
     NEXT_STATE,
+    RECEIVED_BYTES_MAX,
     RelayClientConfig,
     RelayTimer,
     RelayTrigger,
     SessionTimer,
+    relay_url,
 )
 from teale_proto.relay.limits import RateLimit
-from teale_proto.relay.listings import believable, salvaged
+from teale_proto.relay.listings import believable, printable, salvaged
 from teale_proto.relay.news import (
     PeersListed,
     Refused,
@@ -83,31 +83,25 @@ __all__ = [
 ]
 
 RelayClientEffect: TypeAlias = CloseConnection | Connect | ReportRefusal | ReportRelay | SendPing | SendText
-
-
-class Out(Protocol):
-    """Where effects go: a list, or whatever the parent puts in its place."""
-
-    def append(self, effect: RelayClientEffect, /) -> None:
-        """Take one more effect."""
-
+Out: TypeAlias = Sink[RelayClientEffect]
 
 _REGISTERED_STATES: Final = frozenset({RelayState.REGISTERING, RelayState.CONNECTED})
 _LAST_WORDS: Final = frozenset({INVALID_REGISTER, OVERLOADED, REPLACED, SHUTTING_DOWN})
 """Errors after which a relay closes the connection."""
 
 
-def relay_url(url: str, node: NodeId) -> str:
-    """Return a relay's WebSocket URL with our node id in its query; raises LocalError where it is no such URL."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        host = None
-    if host is None or parts.scheme not in ("ws", "wss"):
-        raise LocalError("a relay's URL looks like wss://relay.example.com/ws")
-    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "node"]
-    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode([*query, ("node", node)]), ""))
+class _Messages:
+    """Where messages for the relay go: into effects, in the dialect that it speaks."""
+
+    __slots__ = ("_connection", "_flavour", "_out")
+
+    def __init__(self, connection: ConnectionId, flavour: Flavour, out: Out) -> None:
+        self._connection = connection
+        self._flavour = flavour
+        self._out = out
+
+    def append(self, message: wire.RelayMessage, /) -> None:
+        self._out.append(SendText(self._connection, RELAY_CODEC.encode(message, self._flavour)))
 
 
 class RelayClient:
@@ -172,9 +166,7 @@ class RelayClient:
             return ()
         state = self._next(RelayTrigger.STOP)
         if self.connection is not None:
-            farewells: list[wire.RelayMessage] = []
-            self._sessions.close_all(farewells)
-            self._send_all(farewells, out)
+            self._sessions.close_all(self._messages(out))
             out.append(CloseConnection(self.connection, "stopping"))
         news = self._drop("stopped here")
         self._enter(state, out)
@@ -225,10 +217,7 @@ class RelayClient:
             case RelayTimer.SILENCE:
                 return self._check_silence(now, out)
             case SessionTimer():
-                messages: list[wire.RelayMessage] = []
-                news = self._sessions.overdue(key, messages)
-                self._send_all(messages, out)
-                return news
+                return self._sessions.overdue(key, self._messages(out))
         return ()
 
     def _next(self, trigger: RelayTrigger) -> RelayState:
@@ -287,13 +276,18 @@ class RelayClient:
         if self.state is RelayState.CONNECTED and self._registered != capabilities:
             self._register(out)
 
+    @property
+    def discover_at(self) -> Instant:
+        """When `discover` is allowed next."""
+        return self._discover_at
+
     def discover(self, wanted: DiscoverFilter | None, now: Instant, out: Out) -> bool:
         """Ask for peers; return False, having done nothing, when the relay would not answer now."""
         if self.state is not RelayState.CONNECTED or now < self._discover_at:
             return False
         self._discover_at = now + self._config.discover_interval
         self._awaits_listing = True
-        self._send(wire.Discover(self._identity.node_id, wanted), out)
+        self._messages(out).append(wire.Discover(self._identity.node_id, wanted))
         return True
 
     def open_session(self, peer: NodeId, now: Instant, out: Out) -> SessionId:
@@ -302,10 +296,7 @@ class RelayClient:
             raise LocalError("the relay is not connected")
         if peer == self._identity.node_id:
             raise LocalError("a session needs two nodes")
-        messages: list[wire.RelayMessage] = []
-        session = self._sessions.open(peer, now, messages)
-        self._send_all(messages, out)
-        return session
+        return self._sessions.open(peer, now, self._messages(out))
 
     def send(self, session: SessionId, data: bytes, now: Instant, out: Out) -> bool:
         """Send bytes in a session; return False, having done nothing, when it is not open.
@@ -316,25 +307,17 @@ class RelayClient:
         del now
         if len(data) > DATA_BYTES_MAX:
             raise LocalError(f"{len(data)} bytes where {DATA_BYTES_MAX} fit into one message")
-        messages: list[wire.RelayMessage] = []
-        sent = self._sessions.send(session, data, messages)
-        self._send_all(messages, out)
-        return sent
+        return self.state is RelayState.CONNECTED and self._sessions.send(session, data, self._messages(out))
 
     def close_session(self, session: SessionId, now: Instant, out: Out) -> None:
         """End a session; unknown and ended ones are ignored."""
         del now
-        messages: list[wire.RelayMessage] = []
-        self._sessions.close(session, messages)
-        self._send_all(messages, out)
+        if self.state is RelayState.CONNECTED:
+            self._sessions.close(session, self._messages(out))
 
-    def _send_all(self, messages: Sequence[wire.RelayMessage], out: Out) -> None:
-        for message in messages:
-            self._send(message, out)
-
-    def _send(self, message: wire.RelayMessage, out: Out) -> None:
+    def _messages(self, out: Out) -> "_Messages":
         assert self.connection is not None
-        out.append(SendText(self.connection, RELAY_CODEC.encode(message, self._flavour)))
+        return _Messages(self.connection, self._flavour, out)
 
     def _register(self, out: Out) -> None:
         self._registered = self._capabilities
@@ -346,7 +329,7 @@ class RelayClient:
             signature=self._signature,
             wg_public_key=self._identity.static_public.hex(),
         )
-        self._send(register, out)
+        self._messages(out).append(register)
 
     # What the relay says.
 
@@ -355,7 +338,7 @@ class RelayClient:
         if self.state not in _REGISTERED_STATES:
             return ()
         self._heard_at = now
-        if len(data) > MESSAGE_BYTES_MAX:
+        if len(data) > RECEIVED_BYTES_MAX:
             return self._object("message too long", now, out)
         try:
             message, flavour = RELAY_CODEC.decode(data)
@@ -385,7 +368,7 @@ class RelayClient:
             self._challenges += 1
             node = self._identity.node_id
             proof = registration_proof(node, self._host, bytes.fromhex(message.challenge))
-            self._send(wire.RegisterProof(node, self._identity.sign(proof).hex()), out)
+            self._messages(out).append(wire.RegisterProof(node, self._identity.sign(proof).hex()))
         return ()
 
     def _on_ack(self, message: wire.RegisterAck, now: Instant, out: Out) -> News:
@@ -413,8 +396,8 @@ class RelayClient:
     def _on_error(self, message: wire.Error, now: Instant, out: Out) -> News:
         del out
         if message.session_id is not None:
-            return self._sessions.refused(message.session_id, _printable(message.code))
-        code, text = _printable(message.code), _printable(message.message)
+            return self._sessions.refused(message.session_id, printable(message.code))
+        code, text = printable(message.code), printable(message.message)
         if code == RATE_LIMITED:
             self._awaits_listing = False
             seconds = message.retry_after_seconds or 0.0
@@ -428,10 +411,7 @@ class RelayClient:
         del now
         if self.state is not RelayState.CONNECTED:
             return ()
-        messages: list[wire.RelayMessage] = []
-        news = self._sessions.take(message, messages)
-        self._send_all(messages, out)
-        return news
+        return self._sessions.take(message, self._messages(out))
 
     _ON: ClassVar[Mapping[type[Any], Callable[["RelayClient", Any, Instant, Out], News]]] = {
         wire.RegisterChallenge: _on_challenge,
@@ -447,8 +427,3 @@ class RelayClient:
         wire.RelayClose: _on_passed,
     }
     """What a relay may say; all else is ignored, `peerJoined` and `peerLeft` of the deployed relay among it."""
-
-
-def _printable(text: str) -> str:
-    """Return a stranger's text so that it can be shown: one line, and not too long."""
-    return "".join(character if character.isprintable() else " " for character in text[:256])

@@ -8,7 +8,7 @@ once, that there is no such session.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
-from teale_proto.contract import Instant
+from teale_proto.contract import Instant, Sink
 from teale_proto.inputs import NodeId
 from teale_proto.relay.client_states import RelayClientConfig, SessionTimer
 from teale_proto.relay.news import RelayNews, SessionClosed, SessionData, SessionId, SessionOpened, SignalReceived
@@ -30,7 +30,7 @@ from teale_proto.wire.relay import (
 DISMISSED_MAX: Final = 256
 """How many sessions that are over, or that we would not have, are remembered, so as not to answer twice."""
 
-Messages: TypeAlias = list[RelayMessage]
+Messages: TypeAlias = Sink[RelayMessage]
 News: TypeAlias = Sequence[RelayNews]
 
 
@@ -89,7 +89,8 @@ class ClientSessions:
 
     def close_all(self, messages: Messages) -> None:
         """Say of every session that it is over; `clear` then forgets them."""
-        messages.extend(self._close_of(session) for session in self._sessions.values())
+        for session in self._sessions.values():
+            messages.append(self._close_of(session))
 
     def clear(self, reason: str) -> News:
         """Forget every session: the relay is gone."""

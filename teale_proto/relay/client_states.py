@@ -3,15 +3,21 @@
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from teale_proto.contract import SECOND, Duration, Value
 from teale_proto.effects import RelayState
+from teale_proto.errors import LocalError
+from teale_proto.inputs import NodeId
 from teale_proto.relay.limits import Rate
 from teale_proto.relay.news import SessionId
 
 MESSAGE_BYTES_MAX: Final = 1 << 20
+"""The longest message that relays accept."""
+RECEIVED_BYTES_MAX: Final = MESSAGE_BYTES_MAX + (1 << 16)
+"""More than what may be sent: what a relay passes on can grow a little in our dialect, and that is no offence."""
 DATA_BYTES_MAX: Final = 3 * (MESSAGE_BYTES_MAX - 1024) // 4
-"""How much fits into one `relayData`: base64 in a message that relays accept, with room for the ids."""
+"""How much fits into one `relayData`: base64 in a message, with room for the ids."""
 
 
 class RelayTrigger(Enum):
@@ -86,3 +92,16 @@ class RelayClientConfig(Value):
     sessions_max: int = 256
     """Sessions that others have opened."""
     sessions_per_peer_max: int = 8
+
+
+def relay_url(url: str, node: NodeId) -> str:
+    """Return a relay's WebSocket URL with our node id in its query; raises LocalError where it is no such URL."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in ("ws", "wss"):
+        raise LocalError("a relay's URL looks like wss://relay.example.com/ws")
+    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "node"]
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode([*query, ("node", node)]), ""))

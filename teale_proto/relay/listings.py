@@ -1,4 +1,4 @@
-"""What to believe of a relay's list of peers: each node once, never ourselves, and no more than we want.
+"""What to believe of what a relay says: of its peers each node once, never ourselves, and no more than we want.
 
 A relay that does not check what nodes say of themselves passes on their nonsense; one such neighbour must
 not hide all others, so a list that is malformed as a whole is read entry by entry.
@@ -53,3 +53,8 @@ def believable(peers: Iterable[PeerListing], own: NodeId, listings_max: int) -> 
             if len(found) == listings_max:
                 break
     return tuple(found.values())
+
+
+def printable(text: str) -> str:
+    """Return a stranger's text so that it can be shown: one line, and not too long."""
+    return "".join(character if character.isprintable() else " " for character in text[:256])

@@ -9,7 +9,7 @@ from typing import Annotated, Final, TypeAlias, get_args
 from msgspec import Meta, Raw
 
 from teale_proto.wire.codec import Codec
-from teale_proto.wire.fields import Amount, Count, Hex, Label, Message, ModelId, Models, Text, Token
+from teale_proto.wire.fields import Amount, Count, Hex, Label, Message, ModelId, Models, Text, Token, written
 from teale_proto.wire.relay import Hardware
 
 
@@ -19,17 +19,17 @@ class DeviceInfo(Message):
     id: Label
     name: Label
     hardware: Hardware
-    registered_at: float = 0.0
-    last_seen_at: float = 0.0
-    is_current_device: bool = False
-    loaded_models: Models = ()
+    registered_at: float = written(0.0)
+    last_seen_at: float = written(0.0)
+    is_current_device: bool = written(False)
+    loaded_models: Models = written(())
 
 
 class _Greeting(Message):
     device_info: DeviceInfo
-    protocol_version: Count = 1
+    protocol_version: Count = written(1)
     cluster_passcode_hash: Hex | None = None
-    loaded_models: Models = ()
+    loaded_models: Models = written(())
     max_concurrent_requests: Count | None = None
 
 
@@ -44,11 +44,11 @@ class HelloAck(_Greeting):
 class _Beat(Message):
     device_id: Label
     timestamp: float
-    thermal_level: Label = "nominal"
-    throttle_level: Annotated[int, Meta(ge=0, le=100)] = 100
-    loaded_models: Models = ()
-    is_generating: bool = False
-    queue_depth: Count = 0
+    thermal_level: Label = written("nominal")
+    throttle_level: Annotated[int, Meta(ge=0, le=100)] = written(100)
+    loaded_models: Models = written(())
+    is_generating: bool = written(False)
+    queue_depth: Count = written(0)
     ewma_tokens_per_second: Amount | None = None
 
 
@@ -111,7 +111,7 @@ class ModelLoaded(Message):
 
     request_id: Token
     model_id: ModelId
-    load_time_ms: Count = 0
+    load_time_ms: Count = written(0)
 
 
 class ModelLoadError(Message):
@@ -119,7 +119,7 @@ class ModelLoadError(Message):
 
     request_id: Token
     model_id: ModelId
-    reason: Text = ""
+    reason: Text = written("")
 
 
 class Goodbye(Message):

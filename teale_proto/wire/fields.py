@@ -5,12 +5,14 @@ deployed programs (`nodeID`, `totalRAMGB`, `memoryBandwidthGBs`). Dates on the w
 2001-01-01T00:00:00Z; here they are made from microseconds of Unix time.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from teale_proto.contract import SECOND, Value
 from teale_proto.inputs import NodeId
+
+T = TypeVar("T")
 
 _CAPITALS: Final = {
     "id": "ID",
@@ -36,6 +38,12 @@ def wire_name(name: str) -> str:
 def wire_date(unix_time: int) -> float:
     """Return the wire's form of a Unix time in microseconds."""
     return unix_time / SECOND - UNIX_TIME_OF_REFERENCE_DATE
+
+
+def written(default: T) -> T:
+    """Give a field a default for reading that is written all the same: deployed programs insist on the key."""
+    default_field: T = field(default_factory=lambda: default)
+    return default_field
 
 
 class Message(Value, rename=wire_name, omit_defaults=True):

@@ -4,32 +4,24 @@
 a challenge, and one that does not (the deployed one) answers with `registerAck` at once.
 """
 
-from typing import Annotated, Final, TypeAlias, TypeVar, get_args
+from typing import Annotated, Final, TypeAlias, get_args
 
-from msgspec import Meta, field
+from msgspec import Meta
 
 from teale_proto.inputs import NodeId
 from teale_proto.wire.codec import Codec
-from teale_proto.wire.fields import Amount, Count, Hex, Id, Label, Message, ModelId, Models, Port, Text, Token
-
-T = TypeVar("T")
-
-
-def _written(default: T) -> T:
-    """Give a field a default for reading that is written all the same: deployed programs insist on the key."""
-    default_field: T = field(default_factory=lambda: default)
-    return default_field
+from teale_proto.wire.fields import Amount, Count, Hex, Id, Label, Message, ModelId, Models, Port, Text, Token, written
 
 
 class Hardware(Message):
     """What a node computes with; `tier` runs from 1, backbone, to 4, leaf."""
 
-    chip_family: Label = _written("")
-    chip_name: Label = _written("")
-    total_ram_gb: Amount = _written(0.0)
-    gpu_core_count: Count = _written(0)
-    memory_bandwidth_gbs: Amount = _written(0.0)
-    tier: Annotated[int, Meta(ge=1, le=4)] = _written(4)
+    chip_family: Label = written("")
+    chip_name: Label = written("")
+    total_ram_gb: Amount = written(0.0)
+    gpu_core_count: Count = written(0)
+    memory_bandwidth_gbs: Amount = written(0.0)
+    tier: Annotated[int, Meta(ge=1, le=4)] = written(4)
     gpu_backend: Label | None = None
     platform: Label | None = None
     gpu_vram_gb: Amount | None = None
@@ -39,9 +31,9 @@ class Capabilities(Message):
     """What a node offers to others."""
 
     hardware: Hardware
-    loaded_models: Models = _written(())
-    max_model_size_gb: Amount = _written(0.0)
-    is_available: bool = _written(True)
+    loaded_models: Models = written(())
+    max_model_size_gb: Amount = written(0.0)
+    is_available: bool = written(True)
     max_concurrent_requests: Count | None = None
     effective_context: Count | None = None
     on_ac_power: bool | None = None
@@ -105,9 +97,9 @@ class PeerListing(Message):
     display_name: Label
     capabilities: Capabilities
     last_seen: float
-    wg_public_key: Hex | None = _written(None)
-    nat_type: Label = _written("unknown")
-    endpoints: Annotated[tuple[Label, ...], Meta(max_length=16)] = _written(())
+    wg_public_key: Hex | None = written(None)
+    nat_type: Label = written("unknown")
+    endpoints: Annotated[tuple[Label, ...], Meta(max_length=16)] = written(())
 
 
 class DiscoverResponse(Message):
