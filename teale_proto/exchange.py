@@ -40,6 +40,8 @@ from teale_proto.wire.cluster import (
     LoadModel,
     ModelLoaded,
     ModelLoadError,
+    ModelQuery,
+    ModelQueryResponse,
 )
 
 TIMEOUT_DEFAULT: Final[Duration] = 300 * SECOND
@@ -244,6 +246,8 @@ class Exchange:
                 self._serving.cancel(handle, message.request_id, now, out)
             case LoadModel():
                 out.append(SendMessage(handle, self._load(message)))
+            case ModelQuery(model_id=model):
+                out.append(SendMessage(handle, ModelQueryResponse(model, model in self.models)))
             case _:
                 pass
 

@@ -146,9 +146,11 @@ class Node:
     """A node without its sockets, its clock and its model."""
 
     def __init__(self, config: NodeConfig, identity: Identity, rng: Rng, *, unix_time_at_zero: int) -> None:
-        """Raise LocalError for a heartbeat interval that is not one of INTERVALS."""
+        """Raise LocalError for a heartbeat interval that is not one of INTERVALS, and for a queue or server of none."""
         if config.heartbeat not in INTERVALS:
             raise LocalError(f"heartbeat of {config.heartbeat} µs; allowed are {INTERVALS}")
+        if config.queue_max < 1 or config.max_concurrent_requests < 1:
+            raise LocalError("a node serves at least one request at a time and lets at least one wait")
         self._config = config
         self._identity = identity
         self._rng = rng
@@ -271,8 +273,12 @@ class Node:
         while (key := self._timers.pop_due(now)) is not None:
             self._ON_TIMER[type(key)](self, key, now, out)
 
+    @property
+    def _is_running(self) -> bool:
+        return self._started and not self._stopping
+
     def _require_running(self) -> None:
-        if not self._started or self._stopping:
+        if not self._is_running:
             raise LocalError("this node is stopping" if self._stopping else "this node has not started")
 
     # Connections.
@@ -326,7 +332,7 @@ class Node:
 
     def _on_service_found(self, event: ServiceFound, now: Instant, out: _Out) -> None:
         node = event.record.node
-        if not self._config.lan_enabled or self._stopping or not self._contacts.found(event):
+        if not self._config.lan_enabled or not self._is_running or not self._contacts.found(event):
             return
         if self._timers.remaining(DialDue(node), now) is None and not self._peers.is_reaching(node, Path.LAN):
             if self.node_id < node:

@@ -32,7 +32,19 @@ PREFERENCE: Final = (Path.LAN, Path.RELAY)
 class Conversation:
     """One connection or relay session with one peer."""
 
-    __slots__ = ("address", "handle", "initiator", "instance", "link", "liveness", "path", "peer", "state", "up_at")
+    __slots__ = (
+        "address",
+        "handle",
+        "initiator",
+        "instance",
+        "link",
+        "liveness",
+        "path",
+        "peer",
+        "state",
+        "unknown_kinds",
+        "up_at",
+    )
 
     def __init__(
         self, handle: Handle, path: Path, link: Link, *, initiator: bool, peer: NodeId | None, address: str = ""
@@ -48,6 +60,7 @@ class Conversation:
         self.instance = b""
         self.liveness: Liveness | None = None
         self.up_at: Instant = 0
+        self.unknown_kinds: set[str] = set()
 
 
 class Peer:

@@ -44,6 +44,9 @@ PEERS_MAX: Final = 256
 STRANGERS_MAX: Final = 64
 """Conversations that others began and that have not come to the greeting."""
 
+UNKNOWN_KINDS_MAX: Final = 16
+"""Kinds that are reported of one conversation, each once, so that nobody fills our log with novelties."""
+
 SETUP_TIMEOUT: Final[Duration] = 10 * SECOND
 """From the first byte to the greeting."""
 
@@ -329,7 +332,9 @@ class Peers:
             conversation.peer, conversation.instance = event.peer, event.instance
             self._greet(conversation, out)
         elif isinstance(event, Unknown):
-            out.append(ReportUnknown(conversation.handle, event.kind))
+            if event.kind not in conversation.unknown_kinds and len(conversation.unknown_kinds) < UNKNOWN_KINDS_MAX:
+                conversation.unknown_kinds.add(event.kind)
+                out.append(ReportUnknown(conversation.handle, event.kind))
         elif conversation.state is ConversationState.UP:
             yield from self._talk(conversation, event, now, out)
         elif isinstance(event, HelloAck if conversation.initiator else Hello):

@@ -1,9 +1,9 @@
 """Which node answers a request: a pure decision over what is known of each, with its reasons.
 
 Healthy nodes come before degraded ones, fewer requests in flight before more, a loaded model before one
-that must be swapped in. Among those that are then equal, whoever scores below 0.8 of the best is dropped,
-this machine is taken if it is among the rest, since that costs no network and tells nobody, and otherwise one
-is drawn at random, so that a pool does not stampede its fastest member.
+that must be swapped in. Among those that are then equal, this machine is taken if it scores at least half of the
+best, since an answer from here crosses no network and tells nobody. Otherwise whoever scores below 0.8 of the best
+is dropped, and one of the rest is drawn at random, so that a pool does not stampede its fastest member.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from teale_proto.status import Candidate, Explanation
 THERMAL_WEIGHT: Final = {"nominal": 1.0, "fair": 0.8, "serious": 0.3, "critical": 0.0}
 SWAP_PENALTY: Final = 0.25
 NEAR_EQUAL: Final = 0.8
+GOOD_ENOUGH_HERE: Final = 0.5
 
 
 class Standing(Value):
@@ -123,19 +124,18 @@ def _choose(
             if key(standing) != best:
                 reasons[standing.node] = loss
         rest = [s for s in rest if key(s) == best]
-    threshold = NEAR_EQUAL * max(scores[s.node] for s in rest)
+    best_score = max(scores[s.node] for s in rest)
     for standing in rest:
-        if scores[standing.node] < threshold:
-            reasons[standing.node] = f"scores below {NEAR_EQUAL} of the best"
-    rest = [s for s in rest if scores[s.node] >= threshold]
-    local = [s for s in rest if s.path is Path.LOCAL]
-    winner = local[0] if local else rest[rng.randrange(len(rest))]
-    for standing in rest:
-        reasons[standing.node] = "near-equal; another was chosen"
-    if local and len(rest) > 1:
-        reasons[winner.node] = "among the near-equal, and it is this machine"
-    elif len(rest) > 1:
-        reasons[winner.node] = f"drawn at random from {len(rest)} near-equal nodes"
+        if standing.path is Path.LOCAL and scores[standing.node] >= GOOD_ENOUGH_HERE * best_score:
+            reasons |= {s.node: "this machine is good enough" for s in rest}
+            reasons[standing.node] = "it is this machine, and good enough" if len(eligible) > 1 else "the only one"
+            return standing.node
+    near = [s for s in rest if scores[s.node] >= NEAR_EQUAL * best_score]
+    winner = near[rng.randrange(len(near))]
+    reasons |= {s.node: f"scores below {NEAR_EQUAL} of the best" for s in rest if s not in near}
+    reasons |= {s.node: "near-equal; another was chosen" for s in near}
+    if len(near) > 1:
+        reasons[winner.node] = f"drawn at random from {len(near)} near-equal nodes"
     else:
         reasons[winner.node] = "the best" if len(eligible) > 1 else "the only one"
     return winner.node

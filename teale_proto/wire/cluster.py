@@ -122,6 +122,45 @@ class ModelLoadError(Message):
     reason: Text = written("")
 
 
+class ModelQuery(Message):
+    """Ask whether the other side has a model."""
+
+    model_id: ModelId
+
+
+class ModelQueryResponse(Message):
+    """Say yes or no; the size is that of all its files."""
+
+    model_id: ModelId
+    available: bool
+    total_size_bytes: Count | None = None
+
+
+class ModelTransferRequest(Message):
+    """Send me this model. No issue has asked for transfers yet: the messages are read, and nobody answers."""
+
+    transfer_id: Token
+    model_id: ModelId
+
+
+class ModelTransferChunk(Message):
+    """A piece of one of its files."""
+
+    transfer_id: Token
+    model_id: ModelId
+    file_name: Label
+    offset: Count
+    data: bytes
+    is_last_chunk: bool
+
+
+class ModelTransferComplete(Message):
+    """That was all."""
+
+    transfer_id: Token
+    model_id: ModelId
+
+
 class Goodbye(Message):
     """This node stops; its requests go elsewhere at once."""
 
@@ -141,6 +180,11 @@ ClusterMessage: TypeAlias = (
     | LoadModel
     | ModelLoaded
     | ModelLoadError
+    | ModelQuery
+    | ModelQueryResponse
+    | ModelTransferRequest
+    | ModelTransferChunk
+    | ModelTransferComplete
     | Goodbye
 )
 

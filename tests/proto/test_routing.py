@@ -96,15 +96,16 @@ def test_a_node_that_failed_this_request_is_not_asked_again() -> None:
     assert reason(explanation, "a") == "died"
 
 
-def test_among_near_equals_this_machine_is_taken() -> None:
-    here = standing("here", path=Path.LOCAL, handle=LOCAL, tokens_per_second=85.0)
+def test_this_machine_is_taken_where_it_is_half_as_good_as_the_best() -> None:
+    here = standing("here", path=Path.LOCAL, handle=LOCAL, tokens_per_second=50.0)
     explanation = choose(standing("there", tokens_per_second=100.0), here)
     assert explanation.winner == "here"
-    assert explanation.reason == "among the near-equal, and it is this machine"
+    assert explanation.reason == "it is this machine, and good enough"
+    assert reason(explanation, "there") == "this machine is good enough"
 
 
 def test_this_machine_is_not_taken_where_another_is_much_better() -> None:
-    here = standing("here", path=Path.LOCAL, handle=LOCAL, tokens_per_second=10.0)
+    here = standing("here", path=Path.LOCAL, handle=LOCAL, tokens_per_second=49.0)
     assert choose(standing("there", tokens_per_second=100.0), here).winner == "there"
 
 

@@ -50,11 +50,27 @@ RELAY_URL = "ws://relay.test/ws"
 
 End = tuple[str, ConnectionId]
 AnyCore = Core[Any, Any]
+Entry = tuple[Instant, Any, Sequence[Any]]
 
 
 def identity(number: int) -> Identity:
     """Return one of a series of fixed identities."""
     return Identity.from_seed(number.to_bytes(32, "big"))
+
+
+def make_node(name: str, number: int, **config: Any) -> Node:
+    """Return a node that is the same for the same arguments, randomness included."""
+    return Node(
+        NodeConfig(display_name=name, **config),
+        identity(number),
+        Random(f"{number}"),
+        unix_time_at_zero=UNIX_TIME_AT_ZERO,
+    )
+
+
+def make_relay(name: str, **config: Any) -> RelayServer:
+    """Return a relay that is the same for the same arguments, randomness included."""
+    return RelayServer(RelayServerConfig(names=(name,), **config), Random(name), unix_time_at_zero=UNIX_TIME_AT_ZERO)
 
 
 class World:
@@ -66,12 +82,16 @@ class World:
         self.cores: dict[str, AnyCore] = {}
         self.reports: dict[str, list[Any]] = {}
         self.generations: dict[str, list[StartGeneration]] = {}
+        self.journals: dict[str, list[Entry]] = {}
+        """What every core was fed, when, and what it answered."""
         self.advertised: dict[str, ServiceFound] = {}
         self.unreachable: set[str] = set()
         self.answering: set[str] = set()
         """Nodes whose backend answers at once; the others' generations wait for the test."""
         self.taps: list[Callable[[str, str, bytes], None]] = []
         self.lan_of: dict[str, str] = {}
+        self.unheard: list[bytes] = []
+        """What was sent to strangers that the test plays itself."""
         self.split = False
         """Whether streams are cut into pieces at random."""
         self._wires: dict[End, End] = {}
@@ -85,6 +105,7 @@ class World:
         """Put a core under a name, which is also its host name."""
         self.cores[name] = core
         self.reports[name] = []
+        self.journals.setdefault(name, [])
         self.generations[name] = []
         self._next_accepted[name] = 2
 
@@ -92,12 +113,7 @@ class World:
         """Add a node with the given config; it is not started."""
         models = config.pop("models", ())
         lan = config.pop("lan", "")
-        node = Node(
-            NodeConfig(display_name=name, **config),
-            identity(number),
-            Random(f"{number}"),
-            unix_time_at_zero=UNIX_TIME_AT_ZERO,
-        )
+        node = make_node(name, number, **config)
         self.add(name, node)
         self.lan_of[name] = lan
         if models:
@@ -106,9 +122,7 @@ class World:
 
     def add_relay(self, name: str = "relay.test", **config: Any) -> RelayServer:
         """Add a relay that answers to its own name."""
-        relay = RelayServer(
-            RelayServerConfig(names=(name,), **config), Random(name), unix_time_at_zero=UNIX_TIME_AT_ZERO
-        )
+        relay = make_relay(name, **config)
         self.add(name, relay)
         return relay
 
@@ -143,7 +157,9 @@ class World:
             while self._queue:
                 target, item = self._queue.popleft()
                 if target in self.cores:
-                    self._perform(target, self.cores[target].handle(item, self.now))
+                    effects = self.cores[target].handle(item, self.now)
+                    self.journals[target].append((self.now, item, effects))
+                    self._perform(target, effects)
         finally:
             self._busy = False
 
@@ -172,9 +188,10 @@ class World:
                 self._wires.pop(other, None)
         self.advertised.pop(name, None)
 
-    def cut(self, name: str, reason: str = "reset") -> None:
-        """Break all connections of a core; both sides are told."""
-        for end in [end for end in self._wires if end[0] == name]:
+    def cut(self, name: str, reason: str = "reset", *, between: str = "") -> None:
+        """Break all connections of a core, or those with one other; both sides are told."""
+        ends = [end for end, other in self._wires.items() if end[0] == name and between in ("", other[0])]
+        for end in ends:
             other = self._wires.pop(end)
             self._wires.pop(other, None)
             self.feed(end[0], ConnectionClosed(end[1], reason))
@@ -255,6 +272,7 @@ class World:
     def _send(self, name: str, connection: ConnectionId, data: bytes, *, whole: bool = False) -> None:
         other = self._wires.get((name, connection))
         if other is None:
+            self.unheard.append(data)
             return
         for tap in self.taps:
             tap(name, other[0], data)

@@ -98,7 +98,8 @@ KINDS = """
 register registerAck discover discoverResponse offer answer iceCandidate relayOpen relayReady relayClose relayData
 peerJoined peerLeft error registerChallenge registerProof
 hello helloAck heartbeat heartbeatAck inferenceRequest inferenceChunk inferenceComplete inferenceError inferenceCancel
-loadModel modelLoaded modelLoadError goodbye
+loadModel modelLoaded modelLoadError modelQuery modelQueryResponse modelTransferRequest modelTransferChunk
+modelTransferComplete goodbye
 """
 
 

@@ -1,0 +1,1 @@
+"""The relay's server and client, each alone and both together."""

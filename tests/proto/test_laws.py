@@ -1,0 +1,249 @@
+"""The seven laws of `teale_proto.contract`, held against every core.
+
+Each core is first recorded in a small world where something happens; the laws are then tried on replays of
+that record. A new core joins by being listed in CASES.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from random import Random
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teale_proto.contract import NEVER, SECOND
+from teale_proto.effects import CloseConnection, Connect, SendData, SendText, StartGeneration
+from teale_proto.errors import LocalError
+from teale_proto.inputs import (
+    WAKE,
+    Address,
+    Ask,
+    CancelAsk,
+    ConnectFailed,
+    ConnectionAccepted,
+    ConnectionClosed,
+    DataReceived,
+    Failure,
+    GenerationChunk,
+    GenerationFailed,
+    LoadedModelsChanged,
+    PingReceived,
+    Started,
+    StopRequested,
+    Task,
+)
+from tests.proto.world import RELAY_URL, AnyCore, Entry, World, chunk, make_node, make_relay
+
+LAN = {"wan_enabled": False}
+WAN = {"lan_enabled": False, "wan_enabled": True, "wan_relay_url": RELAY_URL}
+RELAY = "relay.test"
+ASK = Ask("r", Task.CHAT, "m", b'{"model":"m","messages":[]}')
+
+
+@cache
+def eventful_lan() -> World:
+    """Return a LAN on which nodes met, asked, answered, failed over, vanished and stopped."""
+    world = World(1)
+    world.split = True
+    for number, name in enumerate("abc", 1):
+        world.add_node(name, number, lan="home", models=("m",) if name in "bc" else (), **LAN)
+    world.start("a", "b", "c")
+    world.run_for(20 * SECOND)
+    _ask_around(world)
+    return world
+
+
+@cache
+def eventful_relay() -> World:
+    """Return a relay through which nodes met, asked, answered, failed over, vanished and stopped."""
+    world = World(2)
+    world.add_relay(RELAY)
+    for number, name in enumerate("abc", 1):
+        world.add_node(name, number, models=("m",) if name in "bc" else (), **WAN)
+    world.start("a", "b", "c")
+    world.run_for(40 * SECOND)
+    _ask_around(world)
+    world.cut(RELAY)
+    world.run_for(90 * SECOND)
+    return world
+
+
+def _ask_around(world: World) -> None:
+    world.answering.update("bc")
+    world.feed("a", ASK)
+    world.answering.clear()
+    world.feed("a", Ask("slow", ASK.task, ASK.model, ASK.body, timeout=30 * SECOND))
+    world.feed("a", Ask("cancelled", ASK.task, ASK.model, ASK.body))
+    world.feed("a", CancelAsk("cancelled"))
+    for name in "bc":
+        for generation in world.generations[name]:
+            world.feed(name, GenerationChunk(generation.job, chunk("x")))
+    world.run_for(35 * SECOND)
+    world.feed("b", LoadedModelsChanged(("m", "n")))
+    world.feed("c", StopRequested())
+    world.run_for(20 * SECOND)
+
+
+class Case(NamedTuple):
+    """A core: the world that it was recorded in, its name there, and how to make it anew."""
+
+    world: Callable[[], World]
+    name: str
+    make: Callable[[], AnyCore]
+
+
+CASES = {
+    "node on a LAN, asking": Case(eventful_lan, "a", lambda: make_node("a", 1, **LAN)),
+    "node on a LAN, answering": Case(eventful_lan, "b", lambda: make_node("b", 2, **LAN)),
+    "node behind a relay, asking": Case(eventful_relay, "a", lambda: make_node("a", 1, **WAN)),
+    "node behind a relay, answering": Case(eventful_relay, "b", lambda: make_node("b", 2, **WAN)),
+    "relay": Case(eventful_relay, RELAY, lambda: make_relay(RELAY)),
+}
+
+every_core = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def journal(case: Case) -> list[Entry]:
+    entries = case.world().journals[case.name]
+    assert len(entries) > 30, "too little has happened to say anything"
+    return entries
+
+
+def replay(core: AnyCore, entries: Sequence[Entry]) -> list[Sequence[Any]]:
+    return [core.handle(event, now) for now, event, _ in entries]
+
+
+@every_core
+def test_law_1_time_never_runs_backwards(case: Case) -> None:
+    core, entries = case.make(), journal(case)
+    replay(core, entries)
+    last = entries[-1][0]
+    with pytest.raises(LocalError, match="time ran backwards"):
+        core.handle(WAKE, last - 1)
+    assert core.handle(WAKE, last) == []
+
+
+@every_core
+def test_law_2_nothing_that_a_peer_sends_makes_a_core_raise(case: Case) -> None:
+    entries = journal(case)
+    received = [(at, event) for at, (_, event, _) in enumerate(entries) if isinstance(event, DataReceived)]
+
+    @settings(max_examples=60, derandomize=True, deadline=None)
+    @given(st.sampled_from(received), st.binary(max_size=64), st.integers(0, 2000), st.booleans(), st.booleans())
+    def garbled(where: tuple[int, DataReceived], noise: bytes, cut: int, keeps_the_start: bool, goes_on: bool) -> None:
+        index, event = where
+        core = case.make()
+        replay(core, entries[:index])
+        data = event.data[:cut] + noise + (event.data[cut:] if keeps_the_start else b"")
+        core.handle(DataReceived(event.connection, data), entries[index][0])
+        for now, later, _ in entries[index + 1 : index + 20] if goes_on else ():
+            if isinstance(later, DataReceived | ConnectionClosed | ConnectionAccepted | PingReceived):
+                core.handle(later, now)
+        core.handle(WAKE, entries[index][0] + 3600 * SECOND)
+
+    garbled()
+
+
+@every_core
+def test_law_2_an_illegal_command_changes_nothing(case: Case) -> None:
+    core, entries = case.make(), journal(case)
+    # A node takes no request before it has started, and starts once; a relay can only be told the wrong time.
+    illegal: Any = ASK
+    last = 0
+    for now, event, effects in entries:
+        with pytest.raises(LocalError):
+            core.handle(*(illegal, last) if case.name != RELAY else (WAKE, last - 1))
+        assert core.handle(event, now) == effects
+        last = now
+        if isinstance(event, Started):
+            illegal = event
+
+
+@every_core
+def test_law_3_a_spurious_wake_does_nothing(case: Case) -> None:
+    core = case.make()
+    for now, event, effects in journal(case):
+        if core.deadline > now:
+            assert core.handle(WAKE, now) == []
+        assert core.handle(event, now) == effects
+
+
+@every_core
+def test_law_4_after_a_wake_the_deadline_lies_ahead(case: Case) -> None:
+    core, entries = case.make(), journal(case)
+    replay(core, entries)
+    now = entries[-1][0]
+    for _ in range(200):
+        if core.deadline == NEVER:
+            break
+        now = max(now, core.deadline)
+        core.handle(WAKE, now)
+        assert core.deadline > now
+
+
+@every_core
+def test_law_5_payloads_are_bytes_and_never_views(case: Case) -> None:
+    for _, _, effects in journal(case):
+        for effect in effects:
+            for value in msgspec.structs.asdict(effect).values():
+                assert not isinstance(value, memoryview | bytearray), effect
+
+
+@every_core
+def test_law_6_an_effect_that_fails_comes_back_as_an_input(case: Case) -> None:
+    failures = sum(_failures_survived(case, seed) for seed in range(8))
+    assert failures > 8
+
+
+def _failures_survived(case: Case, seed: int) -> int:
+    """Replay a journal while effects fail at random, and return how many did."""
+    core, rng, failures = case.make(), Random(seed), 0
+    closed: set[int] = set()
+    for now, event, _ in journal(case):
+        effects = list(core.handle(event, now))
+        while effects:
+            effect = effects.pop(0)
+            failure = _failure_of(effect, rng, closed)
+            if failure is not None:
+                failures += 1
+                effects.extend(core.handle(failure, now))
+    assert core.deadline > 0
+    return failures
+
+
+def _failure_of(effect: Any, rng: Random, closed: set[int]) -> Any:
+    """Return how an effect might fail, for one in four of those that can."""
+    if isinstance(effect, CloseConnection):
+        closed.add(effect.connection)
+    if rng.randrange(4):
+        return None
+    if isinstance(effect, Connect):
+        return ConnectFailed(effect.connection, "no route to host")
+    if isinstance(effect, SendData | SendText) and effect.connection not in closed:
+        closed.add(effect.connection)
+        return ConnectionClosed(effect.connection, "broken pipe")
+    if isinstance(effect, StartGeneration):
+        return GenerationFailed(effect.job, Failure.INTERNAL_ERROR, "the model process died")
+    return None
+
+
+@every_core
+def test_law_7_a_replayed_journal_gives_equal_effects(case: Case) -> None:
+    core = case.make()
+    for now, event, effects in journal(case):
+        assert core.handle(event, now) == effects
+
+
+def test_strangers_are_part_of_the_record() -> None:
+    """Garbage on a fresh connection, which no journal of a friendly world contains."""
+    for case in CASES.values():
+        core = case.make()
+        if case.name != RELAY:
+            core.handle(Started(1), 0)
+        for number in range(2, 40, 2):
+            core.handle(ConnectionAccepted(number, Address("s", 1), Address("h", 2), "h"), number)
+            core.handle(DataReceived(number, Random(number).randbytes(number * 10)), number)
+        core.handle(WAKE, 3600 * SECOND)
