@@ -1,0 +1,335 @@
+"""The open connections of a process: streams on one side, inputs and effects of a core on the other.
+
+Every connection is a stream, a framing that turns its bytes into inputs, and an outbox. One task reads each;
+one task for all of them flushes what was written since it last ran, so that everything said in one turn leaves
+in one system call. What a socket does not take at once waits, up to a bound: a reader that is too slow is closed.
+
+A connection is in the table from the moment the core may use its id until the core or the other side has
+ended it. Leaving the table happens once, and that is what makes the news of its end come exactly once.
+"""
+
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+import trio
+
+from teale_io.outbox import Outbox
+from teale_io.runner import Performers
+from teale_io.stream import PlainStream
+from teale_proto.effects import CloseConnection, Connect, SendData, SendPing, SendText
+from teale_proto.errors import TealeError
+from teale_proto.inputs import (
+    Address,
+    ConnectFailed,
+    ConnectionAccepted,
+    ConnectionClosed,
+    ConnectionId,
+    ConnectionOpened,
+    DataReceived,
+    PingReceived,
+    PongReceived,
+)
+
+MIB: Final = 1 << 20
+UNSENT_BYTES_MAX: Final = 32 * MIB
+DIAL_SECONDS: Final = 10
+PARTING_SECONDS: Final = 5
+
+Incoming: TypeAlias = DataReceived | PingReceived | PongReceived
+ConnectionInput: TypeAlias = Incoming | ConnectionAccepted | ConnectionOpened | ConnectFailed | ConnectionClosed
+
+Feed: TypeAlias = Callable[[Any], object]
+"""Takes a ConnectionInput; Any, since a core that never asks for connections need not know the news of those."""
+
+BROKEN_STREAM: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""What the operations of a stream raise when it is no longer one."""
+
+
+class Received(NamedTuple):
+    """What came of some bytes: inputs, an immediate answer, and why the connection has ended, if it has."""
+
+    events: Sequence[Incoming]
+    reply: bytes = b""
+    ended: str = ""
+
+
+class Framing(Protocol):
+    """Turns what the core says into bytes and bytes into inputs, for one connection; does no I/O."""
+
+    @property
+    def may_close(self) -> bool:
+        """Whether our half of the stream may be closed, now that the last words have been sent."""
+
+    def data(self, data: bytes) -> bytes:
+        """Return the bytes that carry data."""
+
+    def text(self, data: bytes) -> bytes:
+        """Return the bytes that carry a text message; raises LocalError where there is no such thing."""
+
+    def ping(self) -> bytes:
+        """Return the bytes of a ping; raises LocalError where there is no such thing."""
+
+    def goodbye(self, reason: str) -> bytes:
+        """Return the last words."""
+
+    def receive(self, connection: ConnectionId, data: bytes) -> Received:
+        """Take the next bytes of the stream; no bytes ask for what is left over from the handshake."""
+
+
+class DialFailed(TealeError):
+    """A connection could not be opened; the text is the reason, for people."""
+
+
+Opened: TypeAlias = tuple[trio.abc.Stream, Framing]
+Dialer: TypeAlias = Callable[[Any], Awaitable[Opened]]
+"""Opens a connection to one type of target; raises DialFailed, or what a broken stream raises."""
+
+
+class _Connection:
+    __slots__ = ("broken", "dirty", "framing", "id", "lost", "outbox", "reading", "sending", "stream")
+
+    def __init__(self, connection: ConnectionId, stream: trio.abc.Stream, framing: Framing) -> None:
+        self.id = connection
+        self.stream = stream
+        self.framing = framing
+        self.outbox = Outbox()
+        self.reading = trio.CancelScope()
+        self.sending: trio.Event | None = None
+        self.dirty = False
+        self.broken = False
+        self.lost = ""
+
+
+class Connections:
+    """All connections of one core.
+
+    `feed` takes their inputs; tasks run in `nursery`, which must outlive the core's use of `performers`. `dialers`
+    opens targets by their type. At most `unsent_bytes_max` bytes wait for one connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed: Feed,
+        nursery: trio.Nursery,
+        dialers: Mapping[type[Any], Dialer] | None = None,
+        unsent_bytes_max: int = UNSENT_BYTES_MAX,
+    ) -> None:
+        self._feed = feed
+        self._dialers = dict(dialers or {})
+        self._unsent_bytes_max = unsent_bytes_max
+        self._open: dict[ConnectionId, _Connection] = {}
+        self._dialling: dict[ConnectionId, trio.CancelScope] = {}
+        self._accepted = 0
+        self._serving = 0
+        self._ended = trio.lowlevel.ParkingLot()
+        self._dirty: list[_Connection] = []
+        self._written = trio.Event()
+        self.nursery: Final = nursery
+        nursery.start_soon(self._flush_all)
+
+    @property
+    def performers(self) -> Performers:
+        """What carries out Connect, SendData, SendText, SendPing and CloseConnection."""
+        return {
+            Connect: self._connect,
+            SendData: lambda effect: self._send(effect.connection, lambda framing: framing.data(effect.data)),
+            SendText: lambda effect: self._send(effect.connection, lambda framing: framing.text(effect.data)),
+            SendPing: lambda effect: self._send(effect.connection, lambda framing: framing.ping()),
+            CloseConnection: self._close,
+        }
+
+    async def accept(
+        self, stream: trio.abc.Stream, framing: Framing, *, remote: Address, local: Address, host: str = ""
+    ) -> None:
+        """Announce a connection that a listener accepted, and serve it until it is closed."""
+        self._accepted += 2
+        connection = _Connection(self._accepted, stream, framing)
+        await self._serve(connection, ConnectionAccepted(connection.id, remote, local, host))
+
+    async def wait_empty(self) -> None:
+        """Wait until no connection is open, being opened, or flushing its last words."""
+        while self._serving or self._dialling:
+            await self._ended.park()
+
+    # Effects.
+
+    def _connect(self, effect: Connect) -> None:
+        scope = self._dialling[effect.connection] = trio.CancelScope()
+        self.nursery.start_soon(self._dial, effect, scope)
+
+    def _send(self, connection: ConnectionId, encode: Callable[[Framing], bytes]) -> None:
+        # Unknown ids are those whose end the core is about to hear of.
+        if found := self._open.get(connection):
+            self._write(found, encode(found.framing))
+
+    def _close(self, effect: CloseConnection) -> None:
+        if scope := self._dialling.pop(effect.connection, None):
+            scope.cancel()
+        elif closing := self._open.pop(effect.connection, None):
+            self._write(closing, closing.framing.goodbye(effect.reason))
+            closing.reading.cancel()
+
+    # The life of a connection.
+
+    async def _dial(self, effect: Connect, scope: trio.CancelScope) -> None:
+        opened: Opened | None = None
+        failure = ""
+        with scope:
+            try:
+                with trio.fail_after(DIAL_SECONDS):
+                    opened = await self._dialers[type(effect.target)](effect.target)
+            except trio.TooSlowError:
+                failure = f"no answer within {DIAL_SECONDS} s"
+            except (DialFailed, *BROKEN_STREAM) as error:
+                failure = reason_of(error)
+        wanted = self._dialling.get(effect.connection) is scope
+        if wanted:
+            del self._dialling[effect.connection]
+        if opened is not None and wanted:
+            await self._serve(_Connection(effect.connection, *opened), ConnectionOpened(effect.connection))
+            return
+        if opened is not None:
+            await trio.aclose_forcefully(opened[0])
+        elif wanted:
+            self._feed(ConnectFailed(effect.connection, failure))
+        self._ended.unpark_all()
+
+    async def _serve(self, connection: _Connection, beginning: ConnectionInput) -> None:
+        self._serving += 1
+        try:
+            self._open[connection.id] = connection
+            self._feed(beginning)
+            with connection.reading:
+                await self._read(connection)
+            if self._open.get(connection.id) is connection:
+                del self._open[connection.id]
+                self._feed(ConnectionClosed(connection.id, connection.lost))
+            if not connection.broken:
+                await self._part(connection)
+        finally:
+            connection.outbox.clear()
+            self._serving -= 1
+            self._ended.unpark_all()
+            await trio.aclose_forcefully(connection.stream)
+
+    async def _read(self, connection: _Connection) -> None:
+        """Feed what comes in until the connection ends."""
+        data: bytes | bytearray = b""
+        try:
+            while not connection.lost:
+                received = connection.framing.receive(connection.id, bytes(data))
+                self._write(connection, received.reply)
+                for event in received.events:
+                    if self._open.get(connection.id) is not connection:
+                        return
+                    self._feed(event)
+                if received.ended:
+                    connection.lost = received.ended
+                elif not (data := await connection.stream.receive_some()):
+                    connection.lost = "closed by the other side"
+        except BROKEN_STREAM as error:
+            self._break(connection, reason_of(error))
+
+    async def _part(self, connection: _Connection) -> None:
+        """Send what waits and let the other side finish, for a bounded time."""
+        with trio.move_on_after(PARTING_SECONDS):
+            self._flush(connection)
+            if connection.sending is not None:
+                await connection.sending.wait()
+            await part(connection.stream, connection.framing)
+
+    # Writing.
+
+    def _write(self, connection: _Connection, data: bytes) -> None:
+        if not data:
+            return
+        outbox = connection.outbox
+        outbox.put(data)
+        if outbox.size_bytes > self._unsent_bytes_max:
+            self._break(connection, f"too slow: {outbox.size_bytes} bytes are waiting for it")
+        elif not connection.dirty:
+            connection.dirty = True
+            self._dirty.append(connection)
+            self._written.set()
+
+    async def _flush_all(self) -> None:
+        while True:
+            await self._written.wait()
+            self._written = trio.Event()
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.dirty = False
+                self._flush(connection)
+
+    def _flush(self, connection: _Connection) -> None:
+        if connection.sending is not None:
+            return
+        outbox, stream = connection.outbox, connection.stream
+        if isinstance(stream, PlainStream):
+            try:
+                while taken := outbox.take():
+                    sent = stream.send_now(taken)
+                    outbox.settle(taken, sent)
+                    if sent < len(taken):
+                        break
+            except OSError as error:
+                self._break(connection, reason_of(error))
+        if outbox.size_bytes:
+            connection.sending = trio.Event()
+            self.nursery.start_soon(self._drain, connection)
+
+    async def _drain(self, connection: _Connection) -> None:
+        outbox = connection.outbox
+        try:
+            while taken := outbox.take():
+                await connection.stream.send_all(taken)
+                outbox.settle(taken, len(taken))
+        except BROKEN_STREAM as error:
+            self._break(connection, reason_of(error))
+        finally:
+            assert connection.sending is not None
+            connection.sending.set()
+            connection.sending = None
+
+    def _break(self, connection: _Connection, reason: str) -> None:
+        connection.broken = True
+        connection.lost = connection.lost or reason
+        connection.outbox.clear()
+        connection.reading.cancel()
+
+
+async def part(stream: trio.abc.Stream, framing: Framing | None = None) -> None:
+    """End a stream whose last words have been sent: wait until the other side has read them.
+
+    To close while bytes are unread would reset the connection and could destroy them. The caller bounds the time.
+    """
+    with contextlib.suppress(*BROKEN_STREAM):
+        while framing is not None and not framing.may_close:
+            data = await stream.receive_some()
+            if not data:
+                return
+            framing.receive(0, bytes(data))
+        if isinstance(stream, PlainStream):  # TLS cannot close one half
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a stream broke or was not opened, in words for people."""
+    while error.__cause__ is not None and not isinstance(error, DialFailed):
+        error = error.__cause__
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(reason_of(each) for each in error.exceptions))
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    if isinstance(error, socket.gaierror) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
