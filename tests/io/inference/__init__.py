@@ -1,0 +1,1 @@
+"""Tests of the inference backends, against real models, processes and sockets."""
