@@ -56,11 +56,11 @@ def main() -> None:
     try:
         config = load_config(paths.config_file)
         _configure_logs(config)
+        passphrase = passphrase_from(os.environ)
+        # The model's process is our child, and has no business with it.
+        os.environ.pop("TEALE_PASSPHRASE", None)
         identity = load_or_create_identity(
-            paths,
-            config.identity_storage,
-            passphrase=lambda: passphrase_from(os.environ),
-            entropy=random.SystemRandom(),
+            paths, config.identity_storage, passphrase=lambda: passphrase, entropy=random.SystemRandom()
         )
         listener = _bind_lan(config)
     except TealeError as error:

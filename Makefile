@@ -1,0 +1,58 @@
+# The two commands of the README, each from a bare checkout: `make demo` and `make test`.
+# A virtual environment is made where there is none; a second run starts at once.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS   ?=
+
+.PHONY: demo test lint types docs check-docs soak clean help
+
+help:
+	@echo 'make demo              a relay and three nodes on this machine, and an answer through the relay'
+	@echo 'make demo ARGS=--keep  the same, left running; make demo ARGS=--stop ends it'
+	@echo 'make test              everything that CI runs'
+	@echo 'make docs              the documentation, in site/'
+	@echo 'make clean             removes what make made'
+
+demo: $(VENV)/.demo
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+# Coverage is of the core by its own tests; all other tests follow, and pytest's closing line comes last.
+test: $(VENV)/.test lint types check-docs
+	$(BIN)/python -m pytest -q tests/proto --cov=teale_proto --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -q tests --ignore=tests/proto
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+docs check-docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -q tests -m soak
+
+clean:
+	rm -rf $(VENV) site .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Name another: make PYTHON=python3.12"; exit 1; }
+	@echo 'Making a virtual environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV) || { echo 'On Debian and Ubuntu: apt install python3-venv'; exit 1; }
+
+# llama.cpp is built once a machine, in about two minutes of two cores, and kept outside of the checkout.
+$(VENV)/.demo: pyproject.toml constraints.txt scripts/build_llama.sh | $(BIN)/python
+	@echo 'Installing (the first time on this machine builds llama.cpp, which takes some minutes)'
+	@wheels=$$(sh scripts/build_llama.sh $(BIN)/python) && \
+	  $(PIP) install -c constraints.txt --find-links "$$wheels" -e '.[llama]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@$(PIP) install -c constraints.txt -e '.[llama,sim,test,docs]'
+	@touch $@
