@@ -102,6 +102,11 @@ class Link:
         return self._channel.protocol_name if self._channel is not None else NO_ENCRYPTION
 
     @property
+    def handshake_hash(self) -> bytes:
+        """What names this conversation and no other, the same on both sides; empty without encryption."""
+        return self._channel.handshake_hash if self._channel is not None else b""
+
+    @property
     def established(self) -> bool:
         """Whether messages can be sent."""
         return self._plaintext or self._channel is not None
