@@ -80,13 +80,15 @@ class Asking:
     Every attempt has an id of its own on the wire, so that a late word about a former one is recognised.
     """
 
-    __slots__ = ("_asked", "_by_wire_id", "_in_flight", "_timers")
+    __slots__ = ("_asked", "_by_wire_id", "_in_flight", "_timers", "changed")
 
     def __init__(self, timers: Timers[object]) -> None:
         self._timers = timers
         self._asked: dict[RequestId, Asked] = {}
         self._by_wire_id: dict[str, RequestId] = {}
         self._in_flight: dict[NodeId, int] = {}
+        self.changed: dict[NodeId, None] = {}
+        """Nodes whose `in_flight` has changed; whoever takes note of one removes it."""
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -133,6 +135,7 @@ class Asking:
         wire_id = _wire_id(asked)
         self._by_wire_id[wire_id] = asked.ask.request
         self._in_flight[server] = self._in_flight.get(server, 0) + 1
+        self.changed[server] = None
         out.append(ReportAttempt(asked.ask.request, server, path))
         return wire_id
 
@@ -201,6 +204,7 @@ class Asking:
         if asked.server is not None:
             del self._by_wire_id[_wire_id(asked)]
             self._in_flight[asked.server] -= 1
+            self.changed[asked.server] = None
             if not self._in_flight[asked.server]:
                 del self._in_flight[asked.server]
         asked.state = AskState.WAITING

@@ -5,7 +5,6 @@ queue and the same rules. A request without a node sets `unsettled`; the owner t
 a node for it may still turn up, or gives it up.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from teale_proto.inputs import (
     RequestId,
     Task,
 )
+from teale_proto.pool import Pool
 from teale_proto.rng import Rng
 from teale_proto.routing import Standing, decide
 from teale_proto.serving import JobDue, Origin, Serving
@@ -70,7 +70,7 @@ _Out = Sink[NodeEffect | SendMessage]
 class Exchange:
     """The requests of this machine and the jobs of all, and their dealings with each other."""
 
-    __slots__ = ("_asking", "_display_name", "_node", "_queue_max", "_rng", "_serving", "models", "unsettled")
+    __slots__ = ("_asking", "_display_name", "_node", "_pool", "_queue_max", "_rng", "_serving", "models", "unsettled")
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Exchange:
         self._display_name = display_name
         self._queue_max = queue_max
         self._rng = rng
+        self._pool = Pool()
         self._asking = Asking(timers)
         self._serving = Serving(timers, running_max=running_max, queue_max=queue_max)
         self.models: tuple[str, ...] = ()
@@ -118,29 +119,36 @@ class Exchange:
         """Return the requests that nobody is working on, oldest first."""
         return self._asking.waiting()
 
-    def explain(self, model: str, pool: Sequence[Standing], rng: Rng) -> Explanation:
+    def explain(self, model: str, rng: Rng) -> Explanation:
         """Return how a request for `model` would be placed now."""
-        return self._decide(model, pool, {}, rng)
+        return self._decide(model, {}, rng)
 
-    def place(self, asked: Asked, pool: Sequence[Standing], now: Instant, out: _Out) -> bool:
-        """Give a request to the best node of `pool` or to this one; return False if it still waits for one."""
+    def node_changed(self, node: NodeId, standing: Standing | None) -> None:
+        """Take what is new about a node, or with None that it is gone."""
+        if standing is None:
+            self._pool.remove(node)
+        else:
+            self._pool.put(standing, self._asking.in_flight.get(node, 0))
+
+    def place(self, asked: Asked, now: Instant, out: _Out) -> bool:
+        """Give a request to the best node, or to this one; return False if it still waits for one."""
         while asked.state is AskState.WAITING and self._asking.get(asked.ask.request) is asked:
-            winner = self._decide(asked.ask.model, pool, asked.tried, self._rng).winner
-            if winner is None:
+            standing = self._choose(asked)
+            if standing is None:
                 return False
-            if winner == self._node:
+            if standing.path is Path.LOCAL:
                 self._place_here(asked, now, out)
             else:
-                self._place_there(asked, next(s for s in pool if s.node == winner), now, out)
+                self._place_there(asked, standing, now, out)
         return True
 
-    def give_up(self, asked: Asked, pool: Sequence[Standing], out: _Out) -> None:
+    def give_up(self, asked: Asked, out: _Out) -> None:
         """End a request that no node can take, and say why."""
         model = asked.ask.model
         if asked.tried:
             message = "; ".join(f"{node[:8]}: {why}" for node, why in asked.tried.items())
             self._asking.end(asked, Failure.UNAVAILABLE, f"no node could answer ({message})", out)
-        elif any(model in standing.loaded_models for standing in (self._own_standing(), *pool)):
+        elif any(model in standing.loaded_models for standing in (self._own_standing(), *self._pool)):
             self._asking.end(asked, Failure.QUEUE_FULL, f"every node that serves {model!r} is too busy", out)
         else:
             self._asking.end(asked, Failure.MODEL_NOT_LOADED, f"no reachable node serves the model {model!r}", out)
@@ -154,8 +162,20 @@ class Exchange:
         for asked in self._asking:
             self._call_off(asked.ask.request, Failure.UNAVAILABLE, reason, now, out)
 
-    def _decide(self, model: str, pool: Sequence[Standing], tried: dict[NodeId, str], rng: Rng) -> Explanation:
-        standings = (self._own_standing(), *pool)
+    def _choose(self, asked: Asked) -> Standing | None:
+        own = self._own_standing()
+        in_flight = self._asking.in_flight
+        for node in self._asking.changed:
+            self._pool.count(node, in_flight.get(node, 0))
+        self._asking.changed.clear()
+        if not asked.tried:
+            return self._pool.choose(asked.ask.model, own, in_flight.get(self._node, 0), self._rng)
+        # A retry is rare enough to look at everybody.
+        winner = self._decide(asked.ask.model, asked.tried, self._rng).winner
+        return next((standing for standing in (own, *self._pool) if standing.node == winner), None)
+
+    def _decide(self, model: str, tried: dict[NodeId, str], rng: Rng) -> Explanation:
+        standings = (self._own_standing(), *self._pool)
         return decide(model, standings, in_flight=self._asking.in_flight, excluded=tried, rng=rng)
 
     def _own_standing(self) -> Standing:
@@ -219,7 +239,7 @@ class Exchange:
         elif isinstance(key, PatienceDue):
             asked = self._asking.get(key.request)
             if asked is not None and asked.state is AskState.WAITING:
-                self.give_up(asked, (), out)
+                self.give_up(asked, out)
         else:
             self._abandon(key.job, Failure.TIMEOUT, "no complete answer within the time allowed", now, out)
 

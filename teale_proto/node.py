@@ -249,7 +249,7 @@ class Node:
 
     def explain(self, model: str, rng: Rng) -> Explanation:
         """Return how a request for `model` would be routed now; `rng` is the caller's, so that nothing here changes."""
-        return self._exchange.explain(model, self._peers.standings(), rng)
+        return self._exchange.explain(model, rng)
 
     # Life.
 
@@ -499,10 +499,13 @@ class Node:
     def _settle(self, now: Instant, out: _Out) -> None:
         """Give each waiting request to the best node, or let it wait while there is hope, or end it."""
         self._exchange.unsettled = False
+        for node in self._peers.changed:
+            peer = self._peers.get(node)
+            self._exchange.node_changed(node, None if peer is None else peer.standing())
+        self._peers.changed.clear()
         for asked in self._exchange.waiting():
-            pool = self._peers.standings()
-            if not self._exchange.place(asked, pool, now, out) and not self._may_turn_up(asked, now, out):
-                self._exchange.give_up(asked, pool, out)
+            if not self._exchange.place(asked, now, out) and not self._may_turn_up(asked, now, out):
+                self._exchange.give_up(asked, out)
 
     def _may_turn_up(self, asked: Asked, now: Instant, out: _Out) -> bool:
         """Look for nodes that could take a request; return whether one may still come."""

@@ -26,7 +26,6 @@ from teale_proto.link import Established, Link
 from teale_proto.liveness import Liveness
 from teale_proto.peer import Conversation, ConversationState, Peer
 from teale_proto.rng import Rng
-from teale_proto.routing import Standing
 from teale_proto.secure.identity import Identity
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import (
@@ -131,6 +130,7 @@ class Peers:
         "_rng",
         "_strangers",
         "_timers",
+        "changed",
         "greeting",
     )
 
@@ -153,6 +153,8 @@ class Peers:
         self._conversations: dict[Handle, Conversation] = {}
         self._peers: dict[NodeId, Peer] = {}
         self._strangers = 0
+        self.changed: dict[NodeId, None] = {}
+        """Nodes whose standing has changed, or that are gone; whoever takes note of one removes it."""
         self.greeting = greeting
         """What we say of ourselves; the owner keeps it true."""
 
@@ -165,10 +167,6 @@ class Peers:
     def get(self, node: NodeId) -> Peer | None:
         """Return a peer that is up."""
         return self._peers.get(node)
-
-    def standings(self) -> list[Standing]:
-        """Return what routing needs to know of every peer."""
-        return [peer.standing() for peer in self._peers.values()]
 
     def handles(self) -> list[Handle]:
         """Return the conversations that are up."""
@@ -293,6 +291,7 @@ class Peers:
         if due.change is PeerState.LOST:
             return self._end(conversation, "three heartbeats missed", out, close=True)
         if due.change is not None:
+            self.changed[conversation.peer] = None
             out.append(ReportPeer(conversation.peer, due.change, conversation.path, "a heartbeat was missed"))
         if due.send_heartbeat:
             liveness.heartbeat_sent(now)
@@ -366,6 +365,7 @@ class Peers:
         peer = self._peers.setdefault(node, Peer(node))
         peer.conversations[conversation.path] = conversation
         peer.greeted(hello)
+        self.changed[node] = None
         out.append(ReportPeer(node, PeerState.CONNECTED, conversation.path))
         yield PeerUp(node, conversation.path)
 
@@ -406,6 +406,7 @@ class Peers:
         peer = self._peers[conversation.peer]
         change = conversation.liveness.heard(now)
         if change is not None:
+            self.changed[peer.node] = None
             out.append(ReportPeer(peer.node, change, conversation.path))
         if isinstance(message, Hello | HelloAck):
             raise PeerError("a second greeting")
@@ -414,6 +415,7 @@ class Peers:
             return
         if isinstance(message, Heartbeat | HeartbeatAck):
             peer.beat(message)
+            self.changed[peer.node] = None
         if isinstance(message, HeartbeatAck):
             conversation.liveness.heartbeat_answered(now)
         yield Told(peer.node, conversation.handle, message)
@@ -439,6 +441,7 @@ class Peers:
         assert conversation.peer is not None
         peer = self._peers[conversation.peer]
         del peer.conversations[conversation.path]
+        self.changed[peer.node] = None
         if peer.conversations:
             out.append(ReportPeer(peer.node, PeerState.CONNECTED, peer.best.path, reason))
         else:

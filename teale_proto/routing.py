@@ -4,10 +4,12 @@ Healthy nodes come before degraded ones, fewer requests in flight before more, a
 that must be swapped in. Among those that are then equal, this machine is taken if it scores at least half of the
 best, since an answer from here crosses no network and tells nobody. Otherwise whoever scores below 0.8 of the best
 is dropped, and one of the rest is drawn at random, so that a pool does not stampede its fastest member.
+
+`decide` weighs everybody and says why; `pool` comes to the same choice from an index, without looking at all.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from teale_proto.contract import Value
 from teale_proto.effects import Path
@@ -19,6 +21,11 @@ THERMAL_WEIGHT: Final = {"nominal": 1.0, "fair": 0.8, "serious": 0.3, "critical"
 SWAP_PENALTY: Final = 0.25
 NEAR_EQUAL: Final = 0.8
 GOOD_ENOUGH_HERE: Final = 0.5
+UNKNOWN_SPEED: Final = 1.0
+"""Tokens a second of a node that has not told, where nobody has; otherwise it is assumed as fast as the fastest."""
+
+Rank: TypeAlias = tuple[bool, int, bool]
+"""What comes before any score; the lower rank wins."""
 
 
 class Standing(Value):
@@ -52,17 +59,18 @@ def decide(
 
     `in_flight` counts our requests that a node is answering; `excluded` says why this request must not go to a node.
     """
-    assumed = max((s.tokens_per_second for s in standings if s.tokens_per_second), default=1.0)
-    reasons = {s.node: excluded.get(s.node) or _ineligible(s, model) for s in standings}
+    assumed = max((s.tokens_per_second for s in standings if s.tokens_per_second), default=UNKNOWN_SPEED)
+    reasons = {s.node: excluded.get(s.node) or ineligible(s, model) for s in standings}
     eligible = [s for s in standings if not reasons[s.node]]
-    scores = {s.node: _score(s, model, assumed) for s in standings}
+    scores = {s.node: score(s, model, assumed) for s in standings}
     winner = _choose(eligible, model, in_flight, scores, reasons, rng)
+    able = {s.node for s in eligible}
     candidates = tuple(
         Candidate(
             node_id=s.node,
             display_name=s.display_name,
             path=s.path,
-            eligible=s in eligible,
+            eligible=s.node in able,
             score=round(scores[s.node], 6),
             in_flight=in_flight.get(s.node, 0),
             won=s.node == winner,
@@ -75,7 +83,7 @@ def decide(
     return Explanation(model, winner, candidates, reasons[winner])
 
 
-def _ineligible(standing: Standing, model: str) -> str:
+def ineligible(standing: Standing, model: str) -> str:
     """Return why this node cannot serve, or "" when it can."""
     if model not in standing.loaded_models and model not in standing.swappable_models:
         return "does not have the model"
@@ -90,16 +98,22 @@ def _ineligible(standing: Standing, model: str) -> str:
     return ""
 
 
-def _score(standing: Standing, model: str, assumed: float) -> float:
-    """Return the deployed system's score.
+def rank(standing: Standing, model: str, in_flight: int) -> Rank:
+    """Return what counts before the score: health, our own requests there, and whether the model is loaded."""
+    return standing.degraded, in_flight, model not in standing.loaded_models
 
-    A node whose speed is unknown is assumed to be as fast as the fastest, so that it is tried.
-    """
-    speed = standing.tokens_per_second or assumed
+
+def readiness(standing: Standing, model: str) -> float:
+    """Return the part of its speed that a node can give to a request, 0 to 1: the deployed system's factors."""
     room = 1 - min(standing.queue_depth, standing.queue_max) / standing.queue_max
     thermal = THERMAL_WEIGHT.get(standing.thermal_level, 1.0)
     loaded = 1.0 if model in standing.loaded_models else SWAP_PENALTY
-    return speed * room * standing.throttle_percent / 100 * thermal * loaded
+    return room * standing.throttle_percent / 100 * thermal * loaded
+
+
+def score(standing: Standing, model: str, assumed: float) -> float:
+    """Return speed times readiness; a node whose speed is unknown is assumed to have that of the fastest."""
+    return (standing.tokens_per_second or assumed) * readiness(standing, model)
 
 
 def _choose(
@@ -113,17 +127,11 @@ def _choose(
     """Narrow the eligible down to one, and note for each why it lost or won."""
     if not eligible:
         return None
-    rest = eligible
-    for key, loss in (
-        (lambda s: s.degraded, "has missed a heartbeat, and others have not"),
-        (lambda s: in_flight.get(s.node, 0), "answers more of our requests than others"),
-        (lambda s: model not in s.loaded_models, "would have to load the model first"),
-    ):
-        best = min(map(key, rest))
-        for standing in rest:
-            if key(standing) != best:
-                reasons[standing.node] = loss
-        rest = [s for s in rest if key(s) == best]
+    ranks = {s.node: rank(s, model, in_flight.get(s.node, 0)) for s in eligible}
+    best = min(ranks.values())
+    for standing in eligible:
+        reasons[standing.node] = _why_outranked(ranks[standing.node], best)
+    rest = [s for s in eligible if ranks[s.node] == best]
     best_score = max(scores[s.node] for s in rest)
     for standing in rest:
         if standing.path is Path.LOCAL and scores[standing.node] >= GOOD_ENOUGH_HERE * best_score:
@@ -131,6 +139,8 @@ def _choose(
             reasons[standing.node] = "it is this machine, and good enough" if len(eligible) > 1 else "the only one"
             return standing.node
     near = [s for s in rest if scores[s.node] >= NEAR_EQUAL * best_score]
+    # The order of the index, so that one draw means the same node there.
+    near.sort(key=lambda s: (not s.tokens_per_second, scores[s.node], s.node))
     winner = near[rng.randrange(len(near))]
     reasons |= {s.node: f"scores below {NEAR_EQUAL} of the best" for s in rest if s not in near}
     reasons |= {s.node: "near-equal; another was chosen" for s in near}
@@ -139,3 +149,11 @@ def _choose(
     else:
         reasons[winner.node] = "the best" if len(eligible) > 1 else "the only one"
     return winner.node
+
+
+def _why_outranked(ours: Rank, best: Rank) -> str:
+    if ours[0] != best[0]:
+        return "has missed a heartbeat, and others have not"
+    if ours[1] != best[1]:
+        return "answers more of our requests than others"
+    return "would have to load the model first" if ours[2] != best[2] else ""
