@@ -1,15 +1,12 @@
-"""Nodes that talk: on the LAN, through a relay, when all is well and when it is not."""
+"""Nodes that ask and answer: when all is well, and when it is not."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from teale_proto.asking import ASKS_MAX, ATTEMPTS_MAX, BODY_MAX, PATIENCE
 from teale_proto.contract import SECOND
 from teale_proto.effects import (
-    Advertise,
     CancelGeneration,
     Path,
     PeerState,
@@ -20,12 +17,10 @@ from teale_proto.effects import (
     ReportFinished,
     ReportPeer,
     ReportRefusal,
-    ReportUnknown,
 )
 from teale_proto.errors import LocalError, PeerError
 from teale_proto.inputs import (
     Address,
-    Ask,
     CancelAsk,
     ConnectFailed,
     ConnectionAccepted,
@@ -38,60 +33,14 @@ from teale_proto.inputs import (
     GenerationFinished,
     LoadedModelsChanged,
     PongReceived,
-    ServiceLost,
     Started,
     StopRequested,
-    Task,
 )
 from teale_proto.node import Node, NodeConfig
-from teale_proto.peers import SETUP_TIMEOUT, STRANGERS_MAX
 from teale_proto.wire.framing import frame
 from teale_proto.wire.relay import RELAY_CODEC, RelayData
-from tests.proto.world import RELAY_URL, UNIX_TIME_AT_ZERO, World, chunk, identity
-
-BODY = b'{"model":"m","messages":[{"role":"user","content":"what is a secret?"}]}'
-WAN = {"lan_enabled": False, "wan_enabled": True, "wan_relay_url": RELAY_URL}
-
-
-def ask(request: str = "r", model: str = "m", **more: Any) -> Ask:
-    body = msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": "what is a secret?"}]})
-    return Ask(request, Task.CHAT, model, more.pop("body", body), **more)
-
-
-def lan(*names: str, serving: str = "", started: bool = True, **config: Any) -> World:
-    """Return a world whose nodes share a LAN; those in `serving` have the model."""
-    world = World()
-    for number, name in enumerate(names, 1):
-        world.add_node(name, number, lan="home", models=("m",) if name in serving else (), **config)
-    if started:
-        world.start(*names)
-        world.run_for(5 * SECOND)
-    return world
-
-
-def wan(*names: str, serving: str = "", **config: Any) -> World:
-    """Return a world whose nodes share a relay; those in `serving` have the model."""
-    world = World()
-    world.add_relay()
-    for number, name in enumerate(names, 1):
-        world.add_node(name, number, models=("m",) if name in serving else (), **(WAN | config))
-    world.start(*names)
-    world.run_for(60 * SECOND)
-    return world
-
-
-def paths(world: World, name: str) -> list[tuple[str, Path]]:
-    return [(status.display_name, status.path) for status in world.node(name).peers()]
-
-
-def content(world: World, name: str, request: str = "r") -> str:
-    chunks = [msgspec.json.decode(r.chunk) for r in world.of(name, ReportChunk) if r.request == request]
-    return "".join(item["choices"][0]["delta"]["content"] for item in chunks)
-
-
-def servers(world: World, name: str) -> list[str]:
-    by_id = {world.node(other).node_id: other for other in world.cores if isinstance(world.cores[other], Node)}
-    return [by_id[report.server] for report in world.of(name, ReportAttempt)]
+from tests.proto.world import UNIX_TIME_AT_ZERO, World, chunk, identity
+from tests.proto.worlds import BODY, WAN, ask, content, lan, paths, servers, wan
 
 
 def test_nodes_on_one_lan_meet_and_know_each_other() -> None:
@@ -459,224 +408,6 @@ def test_explain_names_every_candidate_and_changes_nothing() -> None:
     assert {candidate.display_name for candidate in explanation.candidates} == {"a", "b", "c"}
     assert sum(candidate.won for candidate in explanation.candidates) == 1
     assert world.node("a").deadline == before
-
-
-# The relay.
-
-
-def test_through_the_relay_providers_are_connected_before_anybody_asks() -> None:
-    world = wan("a", "b", "c", serving="b")
-    assert paths(world, "a") == [("b", Path.RELAY)]
-    assert world.node("a").peers()[0].encryption == "Noise_IK_25519_ChaChaPoly_BLAKE2s"
-    assert [listed.display_name for listed in world.node("a").listed_peers()] == ["c"]
-    assert world.node("a").status().peers_listed == 1
-
-
-def test_no_more_relay_sessions_are_held_than_configured() -> None:
-    names = "abcdefgh"
-    world = wan(*names, serving=names[1:], wan_peers_max=2)
-    held = [peer for peer in world.node("a").peers() if peer.path is Path.RELAY]
-    assert len(held) >= 2
-    opened = [c for p in world.node("a")._peers for c in p.conversations.values() if c.initiator]
-    assert len(opened) <= 2
-
-
-def test_when_the_relay_dies_everybody_returns_to_it_and_answers_again() -> None:
-    world = wan("a", "b", serving="b")
-    world.cut("relay.test", "relay crashed")
-    world.vanish("relay.test")
-    assert world.node("a").peers() == ()
-    assert world.node("a").status().wan is RelayState.WAITING
-    assert world.node("a").status().wan_reason
-    world.run_for(30 * SECOND)
-    world.unreachable.clear()
-    world.add_relay()
-    world.answering.add("b")
-    world.run_for(100 * SECOND)
-    assert world.node("a").status().wan is RelayState.CONNECTED
-    world.feed("a", ask())
-    assert content(world, "a") == "hello world"
-
-
-def test_a_request_under_way_when_the_relay_dies_is_not_given_to_a_session_that_died_with_it() -> None:
-    names = "abcdefgh"
-    world = wan(*names, serving=names[1:])
-    world.feed("a", ask())
-    world.cut("relay.test", "relay crashed")
-    assert len(world.of("a", ReportAttempt)) == 1
-    [failed] = world.of("a", ReportFailed)
-    assert failed.failure is Failure.UNAVAILABLE
-
-
-def test_a_peer_reached_over_the_lan_too_gives_up_its_relay_session() -> None:
-    world = World()
-    world.add_relay()
-    for number, name in enumerate("ab", 1):
-        world.add_node(name, number, models=("m",), wan_enabled=True, wan_relay_url=RELAY_URL)
-    world.start("a", "b")
-    world.run_for(20 * SECOND)
-    assert paths(world, "a") == [("b", Path.RELAY)]
-    world.lan_of.update(a="home", b="home")
-    for name in "ab":
-        world._perform(name, [Advertise(world.advertised[name].record)])
-        world.feed(name, LoadedModelsChanged(("m",)))
-    world.run_for(40 * SECOND)
-    assert paths(world, "a") == [("b", Path.LAN)]
-    assert [list(peer.conversations) for peer in world.node("a")._peers] == [[Path.LAN]]
-    assert PeerState.LOST not in [report.state for report in world.of("a", ReportPeer)]
-
-
-def test_when_the_lan_breaks_the_relay_takes_over() -> None:
-    world = World()
-    world.add_relay()
-    for number, name in enumerate("ab", 1):
-        world.add_node(name, number, lan="home", models=("m",), wan_enabled=True, wan_relay_url=RELAY_URL)
-    world.start("a", "b")
-    world.run_for(20 * SECOND)
-    assert paths(world, "a") == [("b", Path.LAN)]
-    for name, other in (("a", "b"), ("b", "a")):
-        world.lan_of[name] = ""
-        world.feed(name, ServiceLost(other))
-    world.cut("a", "cable pulled", between="b")
-    world.run_for(60 * SECOND)
-    assert paths(world, "a") == [("b", Path.RELAY)]
-
-
-# Strangers.
-
-
-def test_a_stranger_that_says_nothing_is_shown_the_door() -> None:
-    world = lan("a")
-    world.inject("a", b"")
-    world.run_for(SETUP_TIMEOUT)
-    assert world.node("a")._peers._strangers == 0
-
-
-def test_a_stranger_that_talks_nonsense_is_refused_with_a_reason() -> None:
-    world = lan("a")
-    world.inject("a", b"GET / HTTP/1.1\r\n\r\n")
-    [refusal] = world.of("a", ReportRefusal)
-    assert "are allowed" in refusal.reason
-
-
-def test_only_so_many_strangers_may_introduce_themselves_at_once() -> None:
-    world = lan("a")
-    for _ in range(STRANGERS_MAX + 3):
-        world.inject("a", b"\0")
-    assert len(world.of("a", ReportRefusal)) == 3
-    world.run_for(SETUP_TIMEOUT)
-    world.inject("a", b"\0")
-    assert len(world.of("a", ReportRefusal)) == 3
-
-
-def test_without_encryption_nobody_passes_for_a_node_that_has_proved_itself_or_for_this_one() -> None:
-    world = World()
-    world.add_node("b", 2, lan="home")
-    world.add_node("c", 3, lan="home", lan_encrypted=False)
-    world.start("c")
-    hello = b'{"hello":{"deviceInfo":{"id":"%b","name":"x","hardware":{}},"protocolVersion":1}}'
-    world.inject("c", frame(hello % world.id("c").encode()))
-    assert "claims to be this node" in world.of("c", ReportRefusal)[0].reason
-    world.inject("c", frame(hello % b"not-a-key-but-a-uuid"))
-    assert len(world.node("c").peers()) == 1
-    assert world.node("c").peers()[0].encryption == "none"
-
-
-def test_messages_before_the_greeting_and_second_greetings_are_refused() -> None:
-    world = World()
-    world.add_node("c", 3, lan_encrypted=False)
-    world.start("c")
-    world.inject("c", frame(b'{"heartbeat":{"deviceID":"x","timestamp":1}}'))
-    assert "before the greeting" in world.of("c", ReportRefusal)[0].reason
-    hello = frame(b'{"hello":{"deviceInfo":{"id":"u","name":"x","hardware":{}}}}')
-    world.inject("c", hello + hello)
-    assert "second greeting" in world.of("c", ReportRefusal)[1].reason
-
-
-def plaintext_peer() -> Iterator[tuple[World, int]]:
-    world = World()
-    world.add_node("c", 3, lan_encrypted=False, models=("m",))
-    world.start("c")
-    hello = frame(b'{"hello":{"deviceInfo":{"id":"u","name":"x","hardware":{}}}}')
-    yield world, world.inject("c", hello)
-
-
-@pytest.fixture(name="peer")
-def _peer() -> Iterator[tuple[World, int]]:
-    yield from plaintext_peer()
-
-
-def say(world: World, connection: int, message: bytes) -> None:
-    world.feed("c", DataReceived(connection, frame(message)))
-
-
-def test_unknown_kinds_are_reported_once_each_and_not_for_ever(peer: tuple[World, int]) -> None:
-    world, connection = peer
-    for number in range(40):
-        say(world, connection, b'{"novelty%d":{}}' % (number // 2))
-    kinds = [report.kind for report in world.of("c", ReportUnknown)]
-    assert kinds == [f"novelty{number}" for number in range(16)]
-    assert len(world.node("c").peers()) == 1
-
-
-def test_a_request_id_in_use_is_ignored_and_a_bad_request_is_refused(peer: tuple[World, int]) -> None:
-    world, connection = peer
-    request = b'{"inferenceRequest":{"requestID":"1","request":{"model":"m"},"streaming":true}}'
-    say(world, connection, request)
-    say(world, connection, request)
-    assert world.node("c").status().running == 1
-    assert world.node("c").status().queue_depth == 0
-    for body, task in ((b'{"model":7}', b"chat/completions"), (b"[]", b"embeddings"), (b'{"model":"m"}', b"sing")):
-        message = b'{"inferenceRequest":{"requestID":"2","request":%b,"streaming":true,"task":"%b"}}' % (body, task)
-        say(world, connection, message)
-    assert world.node("c").status().queue_depth == 0
-    say(world, connection, b'{"inferenceCancel":{"requestID":"1"}}')
-    assert world.of("c", CancelGeneration)
-
-
-def test_peers_cannot_answer_what_they_were_not_asked(peer: tuple[World, int]) -> None:
-    world, connection = peer
-    world.feed("c", ask())
-    for kind in (
-        b'{"inferenceChunk":{"requestID":"r.1","chunk":{"evil":1}}}',
-        b'{"inferenceComplete":{"requestID":"r.1"}}',
-        b'{"inferenceError":{"requestID":"r.1","errorMessage":"no"}}',
-    ):
-        say(world, connection, kind)
-    assert world.node("c").status().asked == 1
-    assert not world.of("c", ReportChunk)
-
-
-def test_questions_about_models_are_answered(peer: tuple[World, int]) -> None:
-    world, connection = peer
-    say(world, connection, b'{"modelQuery":{"modelID":"m"}}')
-    say(world, connection, b'{"loadModel":{"requestID":"1","modelID":"m"}}')
-    say(world, connection, b'{"loadModel":{"requestID":"2","modelID":"n"}}')
-    kinds = [next(iter(msgspec.json.decode(data[4:]))) for data in world.unheard]
-    assert kinds[1:] == ["modelQueryResponse", "modelLoaded", "modelLoadError"]
-
-
-def test_a_job_that_takes_longer_than_its_asker_allows_is_ended(peer: tuple[World, int]) -> None:
-    world, connection = peer
-    say(
-        world,
-        connection,
-        b'{"inferenceRequest":{"requestID":"1","request":{"model":"m"},"streaming":true,"timeoutMs":2000}}',
-    )
-    world.run_for(3 * SECOND)
-    assert world.of("c", CancelGeneration)
-    assert world.node("c").status().running == 0
-
-
-def test_a_backend_that_emits_too_much_is_stopped() -> None:
-    world = lan("a", serving="a")
-    world.feed("a", ask())
-    world.feed("a", GenerationChunk(1, b"x" * (BODY_MAX + 1)))
-    assert world.of("a", CancelGeneration)
-    assert world.of("a", ReportFailed)[0].failure is Failure.UNAVAILABLE
-
-
-# Our own mistakes.
 
 
 def test_illegal_commands_are_refused_before_anything_changed() -> None:
