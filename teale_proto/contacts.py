@@ -4,6 +4,7 @@ from typing import Final
 
 from teale_proto.backoff import Backoff
 from teale_proto.contract import SECOND, Duration, Instant
+from teale_proto.effects import Path
 from teale_proto.inputs import Address, NodeId, ServiceFound, ServiceRecord
 from teale_proto.rng import Rng
 from teale_proto.status import ListedPeer
@@ -37,7 +38,7 @@ class Contacts:
         self._rng = rng
         self._services: dict[str, ServiceFound] = {}
         self._listed: dict[NodeId, tuple[PeerListing, Instant]] = {}
-        self._failing: dict[NodeId, _Failing] = {}
+        self._failing: dict[tuple[NodeId, Path], _Failing] = {}
         self._turns: dict[NodeId, int] = {}
 
     def found(self, service: ServiceFound) -> bool:
@@ -49,11 +50,18 @@ class Contacts:
         self._services[service.name] = service
         return True
 
-    def vanished(self, name: str) -> None:
-        """Forget an advertisement."""
+    def vanished(self, name: str) -> NodeId | None:
+        """Forget an advertisement; return the node of which there is now none."""
         service = self._services.pop(name, None)
-        if service is not None and not self.is_on_lan(service.record.node):
-            self._turns.pop(service.record.node, None)
+        if service is None or self.is_on_lan(service.record.node):
+            return None
+        self._turns.pop(service.record.node, None)
+        return service.record.node
+
+    def advertises_another(self, service: ServiceFound) -> bool:
+        """Whether the advertisement of this name has been another node's until now."""
+        former = self._services.get(service.name)
+        return former is not None and former.record.node != service.record.node
 
     def is_on_lan(self, node: NodeId) -> bool:
         """Whether `node` is being advertised."""
@@ -95,7 +103,9 @@ class Contacts:
         offering = [
             peer
             for peer, at in self._listed.values()
-            if now - at < LISTING_LIFETIME and peer.capabilities.is_available and self.may_try(peer.node_id, now)
+            if now - at < LISTING_LIFETIME
+            and peer.capabilities.is_available
+            and self.may_try(peer.node_id, Path.RELAY, now)
             if (model in peer.capabilities.loaded_models if model is not None else peer.capabilities.loaded_models)
         ]
         # Shuffled before the stable sort, so that nodes of one tier share the load.
@@ -109,22 +119,26 @@ class Contacts:
             for peer, _ in self._listed.values()
         ]
 
-    def may_try(self, node: NodeId, now: Instant) -> bool:
-        """Whether enough time has passed since the last failure."""
-        failing = self._failing.get(node)
+    def may_try(self, node: NodeId, path: Path, now: Instant) -> bool:
+        """Whether enough time has passed since the last failure on that path."""
+        failing = self._failing.get((node, path))
         return failing is None or now >= failing.not_before
 
-    def failed(self, node: NodeId, now: Instant) -> Duration:
-        """Note a failed attempt and return how long to wait before the next."""
-        failing = self._failing.get(node)
+    def failed(self, node: NodeId, path: Path, now: Instant) -> Duration:
+        """Note a failed attempt and return how long to wait before the next.
+
+        Paths are kept apart: whoever advertises somebody else's id on the LAN spoils no way through the relay.
+        """
+        key = (node, path)
+        failing = self._failing.get(key)
         if failing is None:
             while len(self._failing) >= FAILING_MAX:
                 del self._failing[next(iter(self._failing))]
-            failing = self._failing[node] = _Failing(Backoff(self._rng))
+            failing = self._failing[key] = _Failing(Backoff(self._rng))
         delay = failing.backoff.next_delay()
         failing.not_before = now + delay
         return delay
 
-    def succeeded(self, node: NodeId) -> None:
+    def succeeded(self, node: NodeId, path: Path) -> None:
         """Note that a connection came up."""
-        self._failing.pop(node, None)
+        self._failing.pop((node, path), None)

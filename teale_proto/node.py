@@ -84,6 +84,9 @@ DISCOVER_SOON_TIMES: Final = 3
 HIGHER_WAITS: Final[Duration] = 2 * SECOND
 """How long the higher of two node ids leaves it to the lower to dial, so that they seldom meet twice."""
 
+DIALS_MAX: Final = 64
+"""Nodes on the LAN that are being dialled at once; advertisements may name any number, at anybody's address."""
+
 OPENINGS_MAX: Final = 2
 """Sessions that are opened at once on behalf of one request."""
 
@@ -332,18 +335,29 @@ class Node:
 
     def _on_service_found(self, event: ServiceFound, now: Instant, out: _Out) -> None:
         node = event.record.node
+        if self._contacts.advertises_another(event):
+            self._on_service_lost(ServiceLost(event.name), now, out)
         if not self._config.lan_enabled or not self._is_running or not self._contacts.found(event):
             return
         if self._timers.remaining(DialDue(node), now) is None and not self._peers.is_reaching(node, Path.LAN):
-            if self.node_id < node:
-                self._on_dial_due(DialDue(node), now, out)
+            if self._courtesy(node):
+                self._timers.set(DialDue(node), now + self._courtesy(node))
             else:
-                self._timers.set(DialDue(node), now + HIGHER_WAITS)
+                self._on_dial_due(DialDue(node), now, out)
+
+    def _courtesy(self, node: NodeId) -> Duration:
+        """Return how long this node leaves it to the other to dial."""
+        return 0 if self.node_id < node else HIGHER_WAITS
 
     def _on_service_lost(self, event: ServiceLost, now: Instant, out: _Out) -> None:
-        self._contacts.vanished(event.name)
+        vanished = self._contacts.vanished(event.name)
+        if vanished is not None:
+            self._timers.cancel(DialDue(vanished))
 
     def _on_dial_due(self, due: DialDue, now: Instant, out: _Out) -> None:
+        if self._peers.dialling >= DIALS_MAX:
+            self._timers.set(due, now + HIGHER_WAITS)
+            return
         address = self._contacts.next_address(due.node)
         if address is None or self._stopping or self._peers.is_reaching(due.node, Path.LAN):
             return
@@ -369,7 +383,7 @@ class Node:
             self._ON_NEWS[type(item)](self, item, now, out)
 
     def _on_peer_up(self, news: PeerUp, now: Instant, out: _Out) -> None:
-        self._contacts.succeeded(news.node)
+        self._contacts.succeeded(news.node, news.path)
         self._exchange.unsettled = True
 
     def _on_heartbeat_wanted(self, news: HeartbeatWanted, now: Instant, out: _Out) -> None:
@@ -385,11 +399,11 @@ class Node:
     def _on_conversation_ended(self, news: ConversationEnded, now: Instant, out: _Out) -> None:
         self._exchange.conversation_ended(news.handle, news.reason, now, out)
         if news.peer is not None and not self._stopping:
-            delay = SECOND if news.was_up else 0
+            delay = SECOND
             if news.dialled and not news.was_up:
-                delay = self._contacts.failed(news.peer, now)
+                delay = self._contacts.failed(news.peer, news.path, now)
             if news.path is Path.LAN and self._contacts.is_on_lan(news.peer):
-                self._timers.set(DialDue(news.peer), now + max(delay, SECOND))
+                self._timers.set(DialDue(news.peer), now + delay + self._courtesy(news.peer))
         self._exchange.unsettled = True
 
     def _on_setup_or_liveness_due(self, key: SetupDue | LivenessDue, now: Instant, out: _Out) -> None:
@@ -467,7 +481,7 @@ class Node:
 
     def _on_session_closed(self, news: SessionClosed, now: Instant, out: _Out) -> None:
         if self._opening.pop(news.session, None) is not None:
-            self._contacts.failed(news.peer, now)
+            self._contacts.failed(news.peer, Path.RELAY, now)
             self._contacts.unlisted(news.peer)
             self._exchange.unsettled = True
         self._hear_ended(self._peers.closed(news.session, news.reason, out), now, out)
