@@ -1,74 +1,131 @@
 """Virtual time: callbacks at integer microseconds, in one reproducible order.
 
+The queue is a calendar: events wait unsorted in the millisecond they belong to, and only the current
+millisecond is kept in order. So an event costs the same whether ten thousand wait or a million.
+
 Nodes and packets are callbacks, because a process per node costs two to nine times as much; SimPy processes
-are for the scripts of scenarios, where reading from top to bottom is worth more than speed. Everything else
-knows only `now`, `call_at` and `run_until`, so that the queue below can be replaced.
+are for the scripts of scenarios, where reading from top to bottom is worth more than speed. They run on the
+same queue.
 """
 
 from collections.abc import Callable, Generator
-from functools import partial
-from typing import Any, ParamSpec
+from heapq import heapify, heappop, heappush
+from typing import Any, Final, TypeAlias, TypeVarTuple
 
 import simpy
+from simpy.events import URGENT
 
 from teale_proto.contract import Duration, Instant
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
+
+_DAY_BITS: Final = 10
+"""A day of the calendar is 2**10 microseconds."""
+
+_URGENT: Final = -(2**62)
+"""Added to the sequence number of what SimPy calls urgent: it runs before all else of its instant."""
+
+Entry: TypeAlias = tuple[Instant, int, Callable[..., object], tuple[Any, ...]]
 
 
 class Engine:
     """A queue of callbacks; those of one instant run in the order in which they were asked for."""
 
-    __slots__ = ("_env", "events")
+    __slots__ = ("_days", "_scripts", "_sequence", "_today", "_today_events", "_upcoming", "events", "now")
 
     def __init__(self) -> None:
-        self._env = simpy.Environment(initial_time=0)
+        self.now: Instant = 0
+        """The current instant; to be read."""
         self.events = 0
         """How many events have been processed."""
+        self._sequence = 0
+        self._today = 0
+        self._today_events: list[Entry] = []
+        self._days: dict[int, list[Entry]] = {}
+        self._upcoming: list[int] = []
+        self._scripts = _Scripts(self)
 
-    @property
-    def now(self) -> Instant:
-        """The current instant, starting from 0."""
-        return int(self._env.now)
-
-    def call_at(self, at: Instant, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def call_at(self, at: Instant, call: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call `call` at `at`, after everything that is already due then.
 
         Raises ValueError for an instant in the past and TypeError for one that is no integer.
         """
         if type(at) is not int:
             raise TypeError(f"an instant is an int, not {at!r}")
-        event = self._env.timeout(at - self.now, partial(call, *args, **kwargs))
-        assert event.callbacks is not None, "an event that has not happened has its callbacks"
-        event.callbacks.append(_fire)
+        self._sequence += 1
+        self._put(at, self._sequence, call, args)
 
     def run_until(self, at: Instant) -> None:
         """Process everything that is due up to and including `at`; afterwards it is `at`.
 
         Raises ValueError for an instant in the past, and whatever a callback raises.
         """
-        env = self._env
-        if at < env.now:
-            raise ValueError(f"it is {env.now} already, and was to become {at}")
-        while env.peek() <= at:
-            self.events += 1
-            env.step()
-        if env.now < at:
-            # SimPy's clock moves only by events, and this one does nothing.
-            env.timeout(at - env.now)
-            env.step()
+        if at < self.now:
+            raise ValueError(f"it is {self.now} already, and was to become {at}")
+        while True:
+            today = self._today_events
+            while today and today[0][0] <= at:
+                self.now, _, call, args = heappop(today)
+                self.events += 1
+                call(*args)
+            if today or not self._upcoming or self._upcoming[0] > at >> _DAY_BITS:
+                break
+            self._today = heappop(self._upcoming)
+            self._today_events = self._days.pop(self._today)
+            heapify(self._today_events)
+        self.now = at
 
     def process(self, generator: Generator[simpy.Event, Any, Any]) -> simpy.Process:
         """Run a script: a generator that yields what it waits for, most often `timeout(…)`."""
-        return self._env.process(generator)
+        return self._scripts.process(generator)
 
     def timeout(self, delay: Duration) -> simpy.Event:
         """Return an event for a script to wait for, `delay` microseconds from now."""
         if type(delay) is not int:
             raise TypeError(f"a duration is an int, not {delay!r}")
-        return self._env.timeout(delay)
+        return self._scripts.timeout(delay)
+
+    def schedule(self, event: simpy.Event, delay: Duration, *, urgent: bool) -> None:
+        """Let a SimPy event happen `delay` microseconds from now."""
+        self._sequence += 1
+        order = self._sequence + _URGENT if urgent else self._sequence
+        self._put(self.now + delay, order, _happen, (event,))
+
+    def _put(self, at: Instant, order: int, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if at < self.now:
+            raise ValueError(f"it is {self.now} already, and something was to happen at {at}")
+        day = at >> _DAY_BITS
+        if day <= self._today:
+            heappush(self._today_events, (at, order, call, args))
+            return
+        events = self._days.get(day)
+        if events is None:
+            self._days[day] = [(at, order, call, args)]
+            heappush(self._upcoming, day)
+        else:
+            events.append((at, order, call, args))
 
 
-def _fire(event: simpy.Event) -> None:
-    call: Callable[[], object] = event.value  # type: ignore[assignment]  # SimPy types values as optional
-    call()
+class _Scripts(simpy.Environment):
+    """SimPy's processes and events on the engine's queue and clock."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    @property
+    def now(self) -> Instant:
+        return self._engine.now
+
+    def schedule(self, event: simpy.Event, priority: int = 1, delay: float = 0) -> None:
+        self._engine.schedule(event, int(delay), urgent=priority == URGENT)
+
+
+def _happen(event: simpy.Event) -> None:
+    """Process one SimPy event, as `simpy.Environment.step` does."""
+    callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]  # SimPy marks it so
+    for callback in callbacks:
+        callback(event)
+    if not event._ok and not event.defused:  # noqa: SLF001 - SimPy offers no other way to ask
+        assert isinstance(event.value, BaseException), "what failed holds its error"
+        raise event.value

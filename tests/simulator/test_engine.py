@@ -4,6 +4,8 @@ from collections.abc import Generator
 
 import pytest
 import simpy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulator.engine import Engine
 from teale_proto.contract import SECOND
@@ -55,7 +57,7 @@ def test_run_until_includes_its_instant_and_nothing_later() -> None:
 def test_neither_the_past_nor_a_fraction_is_an_instant() -> None:
     engine = Engine()
     engine.run_until(10)
-    with pytest.raises(ValueError, match="Negative"):
+    with pytest.raises(ValueError, match="it is 10 already"):
         engine.call_at(9, print)
     with pytest.raises(ValueError, match="it is 10 already"):
         engine.run_until(9)
@@ -88,3 +90,40 @@ def test_an_error_in_a_call_reaches_whoever_runs_the_engine() -> None:
     engine.call_at(1, fail)
     with pytest.raises(LookupError, match="lost"):
         engine.run_until(2)
+
+
+def test_an_error_in_a_script_reaches_whoever_runs_the_engine() -> None:
+    engine = Engine()
+
+    def script() -> Generator[simpy.Event, None, None]:
+        yield engine.timeout(1)
+        raise LookupError("lost")
+
+    engine.process(script())
+    with pytest.raises(LookupError, match="lost"):
+        engine.run_until(2)
+
+
+@given(st.lists(st.integers(0, 5000), max_size=60), st.lists(st.integers(0, 5000), max_size=4))
+def test_events_happen_in_the_order_of_a_sorted_list(times: list[int], stops: list[int]) -> None:
+    """The calendar against the simplest queue there is; every third event asks for another."""
+    engine = Engine()
+    ran: list[tuple[int, int]] = []
+    expected: list[tuple[int, int]] = []
+
+    def happen(number: int) -> None:
+        ran.append((engine.now, number))
+        if number % 3 == 0:
+            engine.call_at(engine.now + number * 7, happen, -1 - number)
+
+    for number, at in enumerate(times):
+        engine.call_at(at, happen, number)
+        expected.append((at, number))
+    for stop in sorted(stops):
+        engine.run_until(stop)
+        assert all(at <= stop for at, _ in ran)
+    engine.run_until(100_000)
+    assert [entry for entry in ran if entry[1] >= 0] == sorted(expected)
+    assert [at for at, _ in ran] == sorted(at for at, _ in ran)
+    asked_for = [(at + number * 7, -1 - number) for at, number in expected if number % 3 == 0]
+    assert sorted(entry for entry in ran if entry[1] < 0) == sorted(asked_for)
