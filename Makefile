@@ -30,12 +30,15 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+	$(BIN)/mypy docs/_*.py scripts/demo.py
 
 docs check-docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# An hour; TEALE_SOAK_MINUTES and its kin make it shorter.
 soak: $(VENV)/.test
-	$(BIN)/python -m pytest -q tests -m soak
+	@$(PIP) install -c constraints.txt -e '.[soak]'
+	$(BIN)/python -m pytest -q tests/soak -m soak
 
 clean:
 	rm -rf $(VENV) site .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

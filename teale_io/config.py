@@ -20,11 +20,15 @@ from msgspec import Meta
 from tomlkit.exceptions import TOMLKitError
 
 from teale_io.paths import locked, read_bounded, write_atomically
-from teale_proto.errors import TealeError
+from teale_proto.errors import LocalError, TealeError
+from teale_proto.secure.identity import parse_node_id
+from teale_proto.secure.passcode import PASSCODE_LENGTH_MAX, PASSCODE_LENGTH_MIN, Passcode
 
 ConfigValue: TypeAlias = bool | int | str | tuple[str, ...]
 
 FILE_SIZE_MAX: Final = 1 << 20
+RELAY_TOKEN_PATTERN: Final = r"\A(?:[A-Za-z0-9._~+/-]{16,256}={0,2})?\Z"  # noqa: S105  (no password, but its form)
+"""RFC 6750, section 2.1, with a length that cannot be guessed; "" for none."""
 
 _SWITCH_WORDS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -62,6 +66,22 @@ def _is_address(value: str) -> bool:
     return value.isprintable()
 
 
+def _is_passcode_or_empty(value: str) -> bool:
+    try:
+        Passcode(value)
+    except LocalError:
+        return not value
+    return value.isprintable()
+
+
+def _is_node_id(value: str) -> bool:
+    try:
+        parse_node_id(value)
+    except LocalError:
+        return False
+    return True
+
+
 def _is_api_host(value: str) -> bool:
     return value == "localhost" or _is_address(value)
 
@@ -94,6 +114,10 @@ def _is_websocket_url(value: str) -> bool:
 
 def _is_http_url(value: str) -> bool:
     return _is_url(value, ("http", "https"))
+
+
+def _is_one_line_or_empty(value: str) -> bool:
+    return not value or _is_one_line(value)
 
 
 def _is_one_line(value: str) -> bool:
@@ -135,6 +159,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["noise", "off"],
         _about('"noise" encrypts the LAN; "off" is for debugging, anybody on the network can read along.'),
     ] = "noise"
+    lan_join: Annotated[
+        Literal["auto", "open", "passcode", "paired"],
+        _about(
+            "Who may join on the LAN: anybody, whoever has lan_passcode, or trusted_nodes; "
+            "auto is passcode where one is set, and open where none is."
+        ),
+    ] = "auto"
+    lan_passcode: Annotated[
+        str,
+        _about(
+            "What nodes on the LAN must have to join; the environment variable TEALE_LAN_PASSCODE comes before it.",
+            f'{PASSCODE_LENGTH_MIN} to {PASSCODE_LENGTH_MAX} printable characters, or ""',
+            _is_passcode_or_empty,
+        ),
+    ] = ""
+    trusted_nodes: Annotated[
+        _Items,
+        _about("Nodes that may join where lan_join or wan_join is paired.", "node ids", _is_node_id),
+    ] = ()
     lan_interfaces: Annotated[
         _Items,
         _about("Interfaces to be found on, by name or address; none means all.", "names or addresses", _is_one_line),
@@ -148,6 +191,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about("The relay.", "a ws:// or wss:// URL with a host", _is_websocket_url),
     ] = "wss://relay.teale.com/ws"
+    wan_join: Annotated[
+        Literal["open", "paired"],
+        _about("Who may talk to this node through the relay: anybody, or trusted_nodes."),
+    ] = "open"
+    allow_plaintext_legacy: Annotated[
+        _Switch,
+        _about("For a closed test network: talk WITHOUT ENCRYPTION through the relay to old programs that have none."),
+    ] = False
+    wan_relay_ca: Annotated[
+        str,
+        _about(
+            'PEM file with the certificates to trust for the relay, instead of the system\'s; "" for those.',
+            'the path of a file, or ""',
+            _is_one_line_or_empty,
+        ),
+    ] = ""
+    wan_relay_token: Annotated[
+        str,
+        Meta(pattern=RELAY_TOKEN_PATTERN),
+        _about(
+            "Access token for a relay that wants one; the environment variable TEALE_RELAY_TOKEN comes before it.",
+            'a token of 16 to 256 letters, digits and -._~+/, or ""',
+        ),
+    ] = ""
     api_host: Annotated[
         str,
         _about("Address of the local API; only loopback unless api_allow_remote.", "an IP address", _is_api_host),
@@ -187,12 +254,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Meta(pattern=r"\A(?:[A-Za-z_][A-Za-z0-9_]*)?\Z", max_length=256),
         _about("Environment variable that holds the key for openai_urls.", 'the name of a variable, or ""'),
     ] = ""
+    backend_silence_seconds: Annotated[
+        _Seconds,
+        _about("Seconds without a sign of life after which a model is restarted and its request fails."),
+    ] = 120
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], _about("The least important messages to log.")
     ] = "info"
     log_format: Annotated[
         Literal["auto", "text", "json"], _about("How to log; auto is text on a terminal and JSON elsewhere.")
     ] = "auto"
+
+    def __repr__(self) -> str:
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown = (f"{name}={'(set)' if name in SECRETS and value else value!r}" for name, value in fields.items())
+        return f"Config({', '.join(shown)})"
+
+
+SECRETS: Final = frozenset({"lan_passcode", "wan_relay_token"})
+"""Keys whose values are not for every eye that sees a screen or a log."""
+
+VARIABLES: Final = {"TEALE_LAN_PASSCODE": "lan_passcode", "TEALE_RELAY_TOKEN": "wan_relay_token"}
+"""Environment variables that come before what the file says of a key."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -245,7 +328,8 @@ class Key(msgspec.Struct, frozen=True):
             raise self._refusal(word) from None
 
     def _refusal(self, value: object) -> ConfigError:
-        return ConfigError(f"{self.name} must be {self.expected}, not {_shown(value)}.")
+        given = "what was given" if self.name in SECRETS else _shown(value)
+        return ConfigError(f"{self.name} must be {self.expected}, not {given}.")
 
 
 def _looks_like_array(words: Sequence[str]) -> bool:
@@ -309,11 +393,44 @@ def _unknown(name: str) -> str:
 def load_config(file: Path) -> Config:
     """Return the configuration in `file`, defaults where it says nothing or does not exist; raises ConfigError.
 
-    The paths in `gguf_models` are absolute: `~` is the user's home, and others are relative to the file's folder.
+    The paths in `gguf_models` and `wan_relay_ca` are absolute: `~` is the user's home, and others are relative to the
+    file's folder.
     """
     config = _Document(file).config()
-    models = tuple(str(file.parent / Path(each).expanduser()) for each in config.gguf_models)
-    return msgspec.structs.replace(config, gguf_models=models)
+
+    def absolute(path: str) -> str:
+        return str(file.parent / Path(path).expanduser())
+
+    return msgspec.structs.replace(
+        config,
+        gguf_models=tuple(map(absolute, config.gguf_models)),
+        wan_relay_ca=config.wan_relay_ca and absolute(config.wan_relay_ca),
+    )
+
+
+def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
+    """Return the configuration with what environment variables say instead; raises ConfigError."""
+    given = {}
+    for variable, name in VARIABLES.items():
+        value = environ.get(variable, "")
+        try:
+            if value:
+                given[name] = KEYS[name].convert(value)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(name, variable, 1)) from None
+    config = msgspec.structs.replace(config, **given)
+    _require_consistent(config)
+    return config
+
+
+def _require_consistent(config: Config) -> None:
+    if config.lan_encryption != "off" or not config.lan_enabled:
+        return
+    if config.lan_join in ("passcode", "paired") or (config.lan_join == "auto" and config.lan_passcode):
+        raise ConfigError(
+            "lan_encryption is off, and without encryption nobody can prove anything: that goes only with lan_join "
+            "open. Set lan_encryption to noise."
+        )
 
 
 def keys_set_in(file: Path) -> frozenset[str]:
@@ -367,6 +484,10 @@ class _Document:
                 file=self._file,
                 line=self._line_of("api_host"),
             )
+        try:
+            _require_consistent(config)
+        except ConfigError as error:
+            raise ConfigError(str(error), file=self._file, line=self._line_of("lan_encryption")) from None
         return config
 
     def set(self, name: str, value: ConfigValue) -> None:

@@ -1,8 +1,9 @@
 """The open connections of a process: streams on one side, inputs and effects of a core on the other.
 
-Every connection is a stream, a framing that turns its bytes into inputs, and an outbox. One task reads each;
-one task for all of them flushes what was written since it last ran, so that everything said in one turn leaves
-in one system call. What a socket does not take at once waits, up to a bound: a reader that is too slow is closed.
+Every connection is a stream, a framing that turns its bytes into inputs, and an outbox. One task waits for all
+plain streams; only TLS, which is a stream over a stream, has a task for each. What has arrived is handed over
+whole, and what is written in one turn leaves in one system call. What a socket does not take at once waits, up
+to a bound: a reader that is too slow is closed.
 
 A connection is in the table from the moment the core may use its id until the core or the other side has
 ended it. Leaving the table happens once, and that is what makes the news of its end come exactly once.
@@ -18,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 import trio
 
 from teale_io.outbox import Outbox
+from teale_io.poller import Poller
 from teale_io.runner import Performers
 from teale_io.stream import PlainStream
 from teale_proto.effects import CloseConnection, Connect, SendData, SendPing, SendText
@@ -30,6 +32,7 @@ from teale_proto.inputs import (
     ConnectionId,
     ConnectionOpened,
     DataReceived,
+    MessagesReceived,
     PingReceived,
     PongReceived,
 )
@@ -37,9 +40,13 @@ from teale_proto.inputs import (
 MIB: Final = 1 << 20
 UNSENT_BYTES_MAX: Final = 32 * MIB
 DIAL_SECONDS: Final = 10
+RECEIVED_BYTES: Final = 64 * 1024
+"""So much of one connection is read before the next one has its turn."""
 PARTING_SECONDS: Final = 5
+TRY_AGAIN_LATER: Final = 1013
+"""What a WebSocket is closed with whose reader is too slow: a close code of the registry that RFC 6455 founded."""
 
-Incoming: TypeAlias = DataReceived | PingReceived | PongReceived
+Incoming: TypeAlias = DataReceived | MessagesReceived | PingReceived | PongReceived
 ConnectionInput: TypeAlias = Incoming | ConnectionAccepted | ConnectionOpened | ConnectFailed | ConnectionClosed
 
 Feed: TypeAlias = Callable[[Any], object]
@@ -73,8 +80,8 @@ class Framing(Protocol):
     def ping(self) -> bytes:
         """Return the bytes of a ping; raises LocalError where there is no such thing."""
 
-    def goodbye(self, reason: str) -> bytes:
-        """Return the last words."""
+    def goodbye(self, reason: str, code: int) -> bytes:
+        """Return the last words; `code` is for a WebSocket's close frame."""
 
     def receive(self, connection: ConnectionId, data: bytes) -> Received:
         """Take the next bytes of the stream; no bytes ask for what is left over from the handshake."""
@@ -97,7 +104,8 @@ class _Connection:
         self.stream = stream
         self.framing = framing
         self.outbox = Outbox()
-        self.reading = trio.CancelScope()
+        self.reading: trio.CancelScope | None = None
+        """Where a task of its own reads the stream."""
         self.sending: trio.Event | None = None
         self.dirty = False
         self.broken = False
@@ -127,26 +135,31 @@ class Connections:
         self._accepted = 0
         self._serving = 0
         self._ended = trio.lowlevel.ParkingLot()
+        self._poller: Poller[_Connection] = Poller(self._read_now)
+        self._buffer = bytearray(RECEIVED_BYTES)
+        self._view = memoryview(self._buffer)
         self._dirty: list[_Connection] = []
         self._written = trio.Event()
+        self._flush_is_due = False
         self.nursery: Final = nursery
         nursery.start_soon(self._flush_all)
+        nursery.start_soon(self._poll_all)
 
     @property
     def performers(self) -> Performers:
         """What carries out Connect, SendData, SendText, SendPing and CloseConnection."""
         return {
             Connect: self._connect,
-            SendData: lambda effect: self._send(effect.connection, lambda framing: framing.data(effect.data)),
-            SendText: lambda effect: self._send(effect.connection, lambda framing: framing.text(effect.data)),
-            SendPing: lambda effect: self._send(effect.connection, lambda framing: framing.ping()),
+            SendData: self._send_data,
+            SendText: self._send_text,
+            SendPing: self._send_ping,
             CloseConnection: self._close,
         }
 
     async def accept(
         self, stream: trio.abc.Stream, framing: Framing, *, remote: Address, local: Address, host: str = ""
     ) -> None:
-        """Announce a connection that a listener accepted, and serve it until it is closed."""
+        """Announce a connection that a listener accepted, and take its stream over."""
         self._accepted += 2
         connection = _Connection(self._accepted, stream, framing)
         await self._serve(connection, ConnectionAccepted(connection.id, remote, local, host))
@@ -156,23 +169,31 @@ class Connections:
         while self._serving or self._dialling:
             await self._ended.park()
 
-    # Effects.
+    # Effects. Unknown ids are those whose end the core is about to hear of.
 
     def _connect(self, effect: Connect) -> None:
         scope = self._dialling[effect.connection] = trio.CancelScope()
         self.nursery.start_soon(self._dial, effect, scope)
 
-    def _send(self, connection: ConnectionId, encode: Callable[[Framing], bytes]) -> None:
-        # Unknown ids are those whose end the core is about to hear of.
-        if found := self._open.get(connection):
-            self._write(found, encode(found.framing))
+    def _send_data(self, effect: SendData) -> None:
+        if found := self._open.get(effect.connection):
+            self._write(found, found.framing.data(effect.data), bulk=effect.bulk)
+
+    def _send_text(self, effect: SendText) -> None:
+        if found := self._open.get(effect.connection):
+            self._write(found, found.framing.text(effect.data), bulk=effect.bulk)
+
+    def _send_ping(self, effect: SendPing) -> None:
+        if found := self._open.get(effect.connection):
+            self._write(found, found.framing.ping())
 
     def _close(self, effect: CloseConnection) -> None:
         if scope := self._dialling.pop(effect.connection, None):
             scope.cancel()
         elif closing := self._open.pop(effect.connection, None):
-            self._write(closing, closing.framing.goodbye(effect.reason))
-            closing.reading.cancel()
+            # Bulk, so that nothing that was said before is left behind.
+            self._write(closing, closing.framing.goodbye(effect.reason, effect.code), bulk=True)
+            self._stop_reading(closing)
 
     # The life of a connection.
 
@@ -200,74 +221,152 @@ class Connections:
         self._ended.unpark_all()
 
     async def _serve(self, connection: _Connection, beginning: ConnectionInput) -> None:
-        self._serving += 1
+        """Serve a connection until it ends, or hand it to the poller."""
+        stream = connection.stream
         try:
-            self._open[connection.id] = connection
+            await trio.lowlevel.checkpoint()  # no connection begins once everything is to end
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        self._serving += 1
+        self._open[connection.id] = connection
+        if isinstance(stream, PlainStream):
+            self._poller.add(stream.sock, connection)
+            self._feed(beginning)
+            self._take(connection, b"")
+            return
+        connection.reading = trio.CancelScope()
+        try:
             self._feed(beginning)
             with connection.reading:
                 await self._read(connection)
-            if self._open.get(connection.id) is connection:
-                del self._open[connection.id]
-                self._feed(ConnectionClosed(connection.id, connection.lost))
+        finally:
+            await self._finish(connection)
+
+    def _read_now(self, connection: _Connection) -> None:
+        """Take what has arrived on a plain stream: the poller's callback."""
+        if self._open.get(connection.id) is not connection:
+            return
+        assert isinstance(connection.stream, PlainStream)
+        self._flush_is_due = True
+        try:
+            size = connection.stream.receive_now(self._buffer)
+        except OSError as error:
+            self._break(connection, reason_of(error))
+            return
+        if size:
+            self._take(connection, bytes(self._view[:size]))
+        elif size == 0:
+            self._lose(connection, "closed by the other side")
+
+    async def _read(self, connection: _Connection) -> None:
+        """Take what arrives until the connection ends."""
+        try:
+            data = b""
+            while self._take(connection, data):
+                data = bytes(await connection.stream.receive_some())
+                if not data:
+                    self._lose(connection, "closed by the other side")
+        except BROKEN_STREAM as error:
+            self._break(connection, reason_of(error))
+
+    def _take(self, connection: _Connection, data: bytes) -> bool:
+        """Feed what the next bytes mean; return whether the connection goes on."""
+        if self._open.get(connection.id) is not connection:
+            return False
+        events, reply, ended = connection.framing.receive(connection.id, data)
+        if reply:
+            self._write(connection, reply)
+        for event in events:
+            self._feed(event)
+            if self._open.get(connection.id) is not connection:
+                return False
+        if ended:
+            self._lose(connection, ended)
+        return not ended
+
+    def _lose(self, connection: _Connection, reason: str) -> None:
+        """Take note that a connection has ended, and tell the core once; never called while it feeds or performs."""
+        if self._open.get(connection.id) is connection:
+            del self._open[connection.id]
+            self._feed(ConnectionClosed(connection.id, reason))
+            self._stop_reading(connection)
+
+    def _stop_reading(self, connection: _Connection) -> None:
+        """Let go of a connection that has left the table; what is to be sent before it is closed still is."""
+        if isinstance(connection.stream, PlainStream):
+            self._poller.remove(connection.stream.sock)
+            self.nursery.start_soon(self._finish, connection)
+        elif connection.reading is not None:
+            connection.reading.cancel()
+
+    async def _finish(self, connection: _Connection) -> None:
+        """Send what waits, let the other side finish, for a bounded time, and close the stream."""
+        try:
             if not connection.broken:
-                await self._part(connection)
+                with trio.move_on_after(PARTING_SECONDS):
+                    self._flush(connection)
+                    if connection.sending is not None:
+                        await connection.sending.wait()
+                    if not connection.broken:
+                        await part(connection.stream, connection.framing)
         finally:
             connection.outbox.clear()
             self._serving -= 1
             self._ended.unpark_all()
             await trio.aclose_forcefully(connection.stream)
 
-    async def _read(self, connection: _Connection) -> None:
-        """Feed what comes in until the connection ends."""
-        data: bytes | bytearray = b""
+    async def _poll_all(self) -> None:
         try:
-            while not connection.lost:
-                received = connection.framing.receive(connection.id, bytes(data))
-                self._write(connection, received.reply)
-                for event in received.events:
-                    if self._open.get(connection.id) is not connection:
-                        return
-                    self._feed(event)
-                if received.ended:
-                    connection.lost = received.ended
-                elif not (data := await connection.stream.receive_some()):
-                    connection.lost = "closed by the other side"
-        except BROKEN_STREAM as error:
-            self._break(connection, reason_of(error))
-
-    async def _part(self, connection: _Connection) -> None:
-        """Send what waits and let the other side finish, for a bounded time."""
-        with trio.move_on_after(PARTING_SECONDS):
-            self._flush(connection)
-            if connection.sending is not None:
-                await connection.sending.wait()
-            await part(connection.stream, connection.framing)
+            await self._poller.run(self._flush_dirty)
+        finally:
+            for connection in self._open.values():
+                if isinstance(connection.stream, PlainStream):
+                    connection.stream.close_now()
+            self._open.clear()
 
     # Writing.
 
-    def _write(self, connection: _Connection, data: bytes) -> None:
-        if not data:
+    def _write(self, connection: _Connection, data: bytes, *, bulk: bool = False) -> None:
+        if connection.lost:
             return
         outbox = connection.outbox
-        outbox.put(data)
-        if outbox.size_bytes > self._unsent_bytes_max:
-            self._break(connection, f"too slow: {outbox.size_bytes} bytes are waiting for it")
-        elif not connection.dirty:
+        outbox.put(data, bulk=bulk)
+        if not connection.dirty:
             connection.dirty = True
             self._dirty.append(connection)
-            self._written.set()
+            if not self._flush_is_due:
+                self._written.set()
+        if outbox.size_bytes > self._unsent_bytes_max:
+            self._expel(connection, f"too slow: {outbox.size_bytes} bytes are waiting for it")
+
+    def _expel(self, connection: _Connection, reason: str) -> None:
+        """End a connection whose reader is too slow; it is told why, should it read on, and nothing else any more."""
+        last_words = connection.framing.goodbye(reason, TRY_AGAIN_LATER)
+        if last_words:
+            connection.lost = reason
+            connection.outbox.drop_waiting()
+            connection.outbox.put(last_words)
+        else:
+            self._fail(connection, reason)
 
     async def _flush_all(self) -> None:
         while True:
             await self._written.wait()
             self._written = trio.Event()
-            dirty, self._dirty = self._dirty, []
-            for connection in dirty:
-                connection.dirty = False
-                self._flush(connection)
+            self._flush_dirty()
+
+    def _flush_dirty(self) -> None:
+        self._flush_is_due = False
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.dirty = False
+            self._flush(connection)
 
     def _flush(self, connection: _Connection) -> None:
-        if connection.sending is not None:
+        if connection.lost:
+            self._lose(connection, connection.lost)
+        if connection.broken or connection.sending is not None:
             return
         outbox, stream = connection.outbox, connection.stream
         if isinstance(stream, PlainStream):
@@ -297,10 +396,14 @@ class Connections:
             connection.sending = None
 
     def _break(self, connection: _Connection, reason: str) -> None:
+        """Take note that a stream is no longer one."""
+        self._fail(connection, reason)
+        self._lose(connection, connection.lost)
+
+    def _fail(self, connection: _Connection, reason: str) -> None:
         connection.broken = True
         connection.lost = connection.lost or reason
         connection.outbox.clear()
-        connection.reading.cancel()
 
 
 async def part(stream: trio.abc.Stream, framing: Framing | None = None) -> None:

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from random import SystemRandom
 from typing import Any, Final
 
-import structlog
 import trio
 
+from teale_io.node_log import NodeLog
 from teale_io.runner import Performers
 from teale_io.service import AnswerFailed
 from teale_proto.contract import SECOND, Duration
@@ -33,8 +33,6 @@ REPORTS_KEPT: Final = 256
 
 ANSWER_BYTES_MAX: Final = 64 * 2**20
 """Bytes of one answer that wait for a client that does not read."""
-
-_log = structlog.get_logger()
 
 
 class LiveAnswer:
@@ -88,15 +86,22 @@ class _Reader:
     def __init__(self) -> None:
         self._waiting: deque[NodeEffect] = deque(maxlen=REPORTS_KEPT)
         self._news = trio.Event()
+        self._ended = False
 
     def note(self, report: NodeEffect) -> None:
         self._waiting.append(report)
+        self._news.set()
+
+    def end(self) -> None:
+        self._ended = True
         self._news.set()
 
     async def __aiter__(self) -> AsyncIterator[NodeEffect]:
         while True:
             while self._waiting:
                 yield self._waiting.popleft()
+            if self._ended:
+                return
             self._news = trio.Event()
             await self._news.wait()
 
@@ -104,17 +109,28 @@ class _Reader:
 class LiveNode:
     """The node of this process: what `teale_io.service.NodeService` promises.
 
-    `feed` hands an input to the node's runner; `request_timeout_seconds` bounds every request.
+    `feed` hands an input to the node's runner; `request_timeout_seconds` bounds every request. `problems` tells what
+    keeps the backends from serving.
     """
 
-    def __init__(self, node: Node, *, feed: Callable[[NodeInput], None], request_timeout_seconds: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        *,
+        feed: Callable[[NodeInput], None],
+        request_timeout_seconds: int,
+        problems: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
         self._node = node
+        self._log = NodeLog(node)
+        self._problems = problems
         self._feed = feed
         self._timeout: Duration = request_timeout_seconds * SECOND
         self._answers: dict[RequestId, LiveAnswer] = {}
         # A dict for its order; readers are told in the order in which they came.
         self._readers: dict[_Reader, None] = {}
         self._stop = trio.Event()
+        self._closed = False
 
     @property
     def performers(self) -> Performers:
@@ -127,18 +143,25 @@ class LiveNode:
     async def ask(self, task: Task, model: str, body: bytes, *, streaming: bool) -> AsyncIterator[LiveAnswer]:
         """Have `body` answered by the best node; leaving the context early cancels the request."""
         request = secrets.token_hex(16)
+        ask = Ask(request, task, model, body, streaming, self._timeout)
         answer = self._answers[request] = LiveAnswer()
+        self._log.asked(ask)
         try:
-            self._feed(Ask(request, task, model, body, streaming, self._timeout))
+            self._feed(ask)
             yield answer
         finally:
             del self._answers[request]
             if not answer.ended:
                 self._feed(CancelAsk(request))
+            self._log.forget(request)
 
     def status(self) -> NodeStatus:
         """Return the node at a glance."""
         return self._node.status()
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what keeps the node from serving what it is meant to serve, each in words for people."""
+        return self._problems()
 
     def peers(self) -> tuple[PeerStatus, ...]:
         """Return the connected peers, by node id."""
@@ -158,10 +181,18 @@ class LiveNode:
         """Follow the node's `Report…` effects; a reader that falls behind loses the oldest."""
         reader = _Reader()
         self._readers[reader] = None
+        if self._closed:
+            reader.end()
         try:
             yield aiter(reader)
         finally:
             del self._readers[reader]
+
+    def close(self) -> None:
+        """Let those who follow the reports come to an end: the node has stopped, and nothing more will follow."""
+        self._closed = True
+        for reader in self._readers:
+            reader.end()
 
     def stop(self) -> None:
         """Begin a clean stop of the whole process."""
@@ -180,17 +211,11 @@ class LiveNode:
                 self._feed(CancelAsk(report.request))
         if not isinstance(report, ReportChunk):
             self._tell(report)
-            _log.info(type(report).__name__, **_loggable(report))
 
     def _note(self, report: ReportPeer | ReportRelay | ReportRefusal | ReportUnknown) -> None:
         self._tell(report)
-        _log.info(type(report).__name__, **_loggable(report))
 
     def _tell(self, report: NodeEffect) -> None:
+        self._log.note(report)
         for reader in self._readers:
             reader.note(report)
-
-
-def _loggable(report: Any) -> dict[str, Any]:
-    values = {name: getattr(report, name) for name in report.__struct_fields__}
-    return {name: getattr(value, "value", value) for name, value in values.items() if value not in ("", None)}

@@ -44,9 +44,10 @@ def configure(log_format: LogFormat = LogFormat.TEXT, level: str = "info") -> No
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if log_format is LogFormat.JSON
         else [
+            for_people,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-            )
+            ),
         ]
     )
     structlog.configure(
@@ -70,6 +71,33 @@ def configure(log_format: LogFormat = LogFormat.TEXT, level: str = "info") -> No
 def hide(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001
     """Blank what must not be logged: a structlog processor."""
     return {name: _harmless(name, value) for name, value in event.items()}
+
+
+def for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001
+    """Show durations in units that fit them, and leave out ids where a name stands for them: a structlog processor.
+
+    Programs get `took_seconds=0.25` and `peer_id` with 64 characters, people `took='250 ms'` and the name in `peer`.
+    """
+    shown: EventDict = {}
+    for name, value in event.items():
+        if name.endswith("_seconds") and isinstance(value, int | float):
+            shown[name.removesuffix("_seconds")] = duration(value)
+        elif not (name.endswith("_id") and name.removesuffix("_id") in event):
+            shown[name] = value
+    return shown
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it, with two figures or more."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
 
 
 def _harmless(name: str, value: object) -> object:

@@ -3,8 +3,11 @@
 import os
 import random
 import signal
+import ssl
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, get_args
@@ -17,8 +20,8 @@ from teale_io import logs, program
 from teale_io.api.app import create_app
 from teale_io.api.server import serve_api
 from teale_io.clock import unix_time_at_zero
-from teale_io.config import Config, load_config
-from teale_io.connections import PARTING_SECONDS, Connections
+from teale_io.config import VARIABLES, Config, load_config, with_environment
+from teale_io.connections import PARTING_SECONDS, Connections, reason_of
 from teale_io.discovery import Discovery
 from teale_io.hardware import this_machine
 from teale_io.inference.base import Backend
@@ -27,6 +30,7 @@ from teale_io.inference.llama import LlamaBackend
 from teale_io.inference.manager import BackendManager
 from teale_io.inference.openai_upstream import OpenAIUpstream
 from teale_io.inference.worker_protocol import LlamaParameters
+from teale_io.kept_discovery import Feed, KeptDiscovery
 from teale_io.keychain import load_or_create_identity, passphrase_from
 from teale_io.listener import Listener, bind
 from teale_io.live_node import LiveNode
@@ -36,14 +40,18 @@ from teale_io.runner import Runner
 from teale_io.tcp import dial_tcp, serve_tcp
 from teale_io.websocket import WebSocketDialer
 from teale_proto.contract import SECOND
-from teale_proto.effects import Advertise, CancelGeneration, NodeEffect, StartGeneration, WebSocketUrl
+from teale_proto.door import Join
+from teale_proto.effects import CancelGeneration, NodeEffect, StartGeneration, WebSocketUrl
 from teale_proto.errors import TealeError
 from teale_proto.inputs import Address, NodeInput, Started, StopRequested
 from teale_proto.node import Node, NodeConfig
-from teale_proto.secure.identity import Identity
+from teale_proto.secure.identity import Identity, parse_node_id
+from teale_proto.secure.passcode import Passcode
 
 NAME: Final = "teale-node"
 LAN_CONNECTIONS_MAX: Final = 512
+ENDING_SECONDS: Final = 15.0
+"""A process that has begun to end and has not ended by then is ended by force: half a node would be worse than none."""
 
 _log = structlog.get_logger()
 
@@ -54,14 +62,17 @@ def main() -> None:
     """Run a node in the foreground; `teale config` sets it up, `teale up` runs it in the background."""
     paths = Paths.find()
     try:
-        config = load_config(paths.config_file)
+        config = with_environment(load_config(paths.config_file), os.environ)
         _configure_logs(config)
+        require_joinable(config)
         passphrase = passphrase_from(os.environ)
-        # The model's process is our child, and has no business with it.
-        os.environ.pop("TEALE_PASSPHRASE", None)
+        # The model's process is our child, and has no business with these.
+        for name in ("TEALE_PASSPHRASE", *VARIABLES):
+            os.environ.pop(name, None)
         identity = load_or_create_identity(
             paths, config.identity_storage, passphrase=lambda: passphrase, entropy=random.SystemRandom()
         )
+        relay_dialer(config)
         listener = _bind_lan(config)
     except TealeError as error:
         program.fail(NAME, str(error))
@@ -70,35 +81,54 @@ def main() -> None:
 
 async def serve(config: Config, paths: Paths, identity: Identity, listener: Listener | None) -> None:
     """Run a node until it is told to stop; raises the error that broke it, if one does."""
-    node = Node(_node_config(config), identity, random.SystemRandom(), unix_time_at_zero=unix_time_at_zero())
+    last_resort = threading.Timer(ENDING_SECONDS, _end_by_force)
+    last_resort.daemon = True
+    try:
+        await _serve(config, paths, identity, listener, last_resort)
+    finally:
+        last_resort.cancel()
+
+
+async def _serve(
+    config: Config, paths: Paths, identity: Identity, listener: Listener | None, last_resort: threading.Timer
+) -> None:
+    node = Node(node_config(config), identity, random.SystemRandom(), unix_time_at_zero=unix_time_at_zero())
     runner: Runner[NodeInput, NodeEffect] = Runner(node, get_args(NodeEffect))
-    live = LiveNode(node, feed=runner.feed, request_timeout_seconds=config.request_timeout_seconds)
+    manager = BackendManager(backends_of(config), runner.feed)
+    live = LiveNode(
+        node,
+        feed=runner.feed,
+        request_timeout_seconds=config.request_timeout_seconds,
+        problems=lambda: manager.problems,
+    )
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_call_at_end, last_resort.start)
             connections = Connections(
                 feed=runner.feed,
                 nursery=nursery,
-                dialers={Address: dial_tcp, WebSocketUrl: WebSocketDialer()},
+                dialers={Address: dial_tcp, WebSocketUrl: relay_dialer(config)},
             )
-            manager = BackendManager(_backends(config, paths), runner.feed)
-            discovery = Discovery(
-                feed=runner.feed,
-                own=identity.node_id,
-                options=DiscoveryOptions(interfaces=config.lan_interfaces),
-            )
+            discovery = KeptDiscovery(feed=runner.feed, discover=partial(_discovery, config, identity))
             runner.perform_with(
                 {
                     **connections.performers,
                     **live.performers,
                     StartGeneration: manager.start,
                     CancelGeneration: manager.cancel,
-                    Advertise: discovery.performers[Advertise],
+                    **discovery.performers,
                 }
             )
             nursery.start_soon(runner.run)
             await nursery.start(manager.run)
             app = create_app(live, version=version("teale"), allowed_hosts=_api_names(config))
-            api_port: int = await nursery.start(serve_api, app, config.api_host, config.api_port)
+            draining, drained = trio.Event(), trio.Event()
+
+            async def serve_app(task_status: trio.TaskStatus[int]) -> None:
+                await serve_api(app, config.api_host, config.api_port, draining=draining, task_status=task_status)
+                drained.set()
+
+            api_port: int = await nursery.start(serve_app)
             if listener is not None:
                 nursery.start_soon(serve_tcp, connections, listener)
                 nursery.start_soon(discovery.run)
@@ -111,9 +141,14 @@ async def serve(config: Config, paths: Paths, identity: Identity, listener: List
                 remove_runtime(paths)
             _log.info("stopping")
             runner.feed(StopRequested())
+            live.close()
+            draining.set()
             with trio.move_on_after(PARTING_SECONDS):
+                # Whoever waits for an answer is told that none will come.
+                await drained.wait()
                 await connections.wait_empty()
             nursery.cancel_scope.cancel()
+    _log.info("stopped")
 
 
 async def _stop_wanted(live: LiveNode, signals: AsyncIterator[int]) -> None:
@@ -128,18 +163,45 @@ async def _stop_wanted(live: LiveNode, signals: AsyncIterator[int]) -> None:
         nursery.cancel_scope.cancel()
 
 
-def _node_config(config: Config) -> NodeConfig:
+async def _call_at_end(call: Callable[[], object]) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        call()
+
+
+def _end_by_force() -> None:
+    _log.error("the node does not end by itself, and is ended", after_seconds=ENDING_SECONDS)
+    os._exit(1)
+
+
+def node_config(config: Config) -> NodeConfig:
+    """Return what the core is told of the configuration."""
     return NodeConfig(
         display_name=config.display_name,
         hardware=this_machine(),
         heartbeat=config.heartbeat_seconds * SECOND,
         lan_enabled=config.lan_enabled,
         lan_encrypted=config.lan_encryption == "noise",
+        lan_join=None if config.lan_join == "auto" else Join(config.lan_join),
+        lan_passcode=Passcode(config.lan_passcode) if config.lan_passcode else None,
+        wan_join=Join(config.wan_join),
+        trusted_nodes=tuple(map(parse_node_id, config.trusted_nodes)),
+        allow_plaintext_legacy=config.allow_plaintext_legacy,
         wan_enabled=config.wan_enabled,
         wan_relay_url=config.wan_relay_url,
         max_concurrent_requests=config.max_concurrent_requests,
         queue_max=config.queue_max,
     )
+
+
+def require_joinable(config: Config) -> None:
+    """Raise TealeError where nobody could join on the LAN, since the passcode that is asked for is not set."""
+    if config.lan_enabled and config.lan_join == "passcode" and not config.lan_passcode:
+        raise TealeError(
+            "lan_join is passcode, but no passcode is set. Set one with: teale config set lan_passcode, "
+            "or in the environment variable TEALE_LAN_PASSCODE"
+        )
 
 
 def _bind_lan(config: Config) -> Listener | None:
@@ -155,12 +217,38 @@ def _bind_lan(config: Config) -> Listener | None:
         ) from None
 
 
-def _backends(config: Config, paths: Paths) -> list[Backend]:
-    folder = paths.config_file.parent
-    backends: list[Backend] = [LlamaBackend(LlamaParameters(path=str(folder / Path(p)))) for p in config.gguf_models]
-    backends += [OpenAIUpstream(url, api_key_env=config.openai_api_key_env) for url in config.openai_urls]
+def _discovery(config: Config, identity: Identity, feed: Feed) -> Discovery:
+    return Discovery(feed=feed, own=identity.node_id, options=DiscoveryOptions(interfaces=config.lan_interfaces))
+
+
+def relay_dialer(config: Config) -> WebSocketDialer:
+    """Return what opens connections to the relay; raises TealeError where `wan_relay_ca` cannot be used."""
+    token = config.wan_relay_token
+    if not (config.wan_enabled and config.wan_relay_ca):
+        return WebSocketDialer(token=token)
+    try:
+        ssl.create_default_context(cafile=config.wan_relay_ca)
+    except ssl.SSLError:
+        reason = "there is no certificate in it"
+    except OSError as error:
+        reason = reason_of(error)
+    else:
+        return WebSocketDialer(ca_file=Path(config.wan_relay_ca), token=token)
+    raise TealeError(
+        f"wan_relay_ca, {config.wan_relay_ca}, cannot be used: {reason}. It must be a PEM file with the certificate "
+        "of the authority that signed the relay's, or of the relay itself."
+    )
+
+
+def backends_of(config: Config) -> list[Backend]:
+    """Return the backends that the configuration asks for, none of them running yet."""
+    silence = float(config.backend_silence_seconds)
+    backends: list[Backend] = [LlamaBackend(LlamaParameters(path=path), silence=silence) for path in config.gguf_models]
+    backends += [
+        OpenAIUpstream(url, api_key_env=config.openai_api_key_env, silence=silence) for url in config.openai_urls
+    ]
     if config.builtin_model:
-        backends.append(builtin_backend())
+        backends.append(builtin_backend(silence=silence))
     return backends
 
 

@@ -3,8 +3,10 @@
 import random
 import resource
 import signal
-import ssl
+import socket
 import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NoReturn, get_args
 
@@ -16,21 +18,32 @@ from teale_io import logs
 from teale_io.clock import unix_time_at_zero
 from teale_io.connections import MIB, PARTING_SECONDS, Connections, reason_of
 from teale_io.listener import Listener, bind
+from teale_io.relay_access import PROXY_HEADERS, X_FORWARDED_FOR, Access, Network
+from teale_io.relay_files import Certificate, Tokens
 from teale_io.relay_http import pages
+from teale_io.relay_options import NetworkOption, traffic, unlimited
+from teale_io.reloading import Reloadable, Reloader
 from teale_io.runner import Runner
 from teale_io.websocket_server import WebSocketServer
-from teale_proto.contract import Value
-from teale_proto.effects import RelayEffect, ReportRefusal
-from teale_proto.inputs import Address, RelayInput, StopRequested
+from teale_proto.contract import SECOND, Value
+from teale_proto.effects import RelayEffect, ReportConnection, ReportRefusal
+from teale_proto.errors import TealeError
+from teale_proto.inputs import Address, DrainRequested, RelayInput, StopRequested
 from teale_proto.relay.server import RelayServer, RelayServerConfig
 
 FILES_BESIDE_CONNECTIONS: Final = 100
+HANDSHAKES: Final = 64
+"""Connections of one address that may be between their first byte and an open WebSocket, or read a page."""
+UNSENT_IN_KERNEL_BYTES: Final = 256 * 1024
+"""What the kernel takes and has not sent yet cannot be overtaken any more, so it gets little at a time."""
+ENVELOPE_BYTES: Final = 1 << 16
+"""By so much a WebSocket message may exceed what the core takes, so that the core can say what is wrong with it."""
 
 _log = structlog.get_logger()
 
 
 class RelayOptions(Value):
-    """How the program is run; `names` are the host names under which nodes reach it."""
+    """How the program is run; `names` are the host names under which nodes reach it. A rate or limit of 0 is none."""
 
     host: str = "127.0.0.1"
     port: int = 11437
@@ -38,8 +51,26 @@ class RelayOptions(Value):
     allow_legacy_register: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    token_file: Path | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    proxy_header: str = X_FORWARDED_FOR
     connections_max: int = 20_000
+    connections_per_address: int = 256
+    registrations_max: int = 20_000
+    sessions_max: int = 40_000
+    message_bytes_max: int = MIB
     unsent_bytes_max: int = 4 * MIB
+    client_messages: int = 5_000
+    client_bytes: int = 32 * MIB
+    address_messages: int = 20_000
+    address_bytes: int = 64 * MIB
+    total_messages: int = 200_000
+    total_bytes: int = 512 * MIB
+    drain_seconds: float = 10
+    reload_seconds: float = 10
+
+
+_COUNT = click.IntRange(min=0)
 
 
 @click.command()
@@ -48,8 +79,58 @@ class RelayOptions(Value):
 @click.option("--name", "names", multiple=True, help="Public host name of this relay; may be given more than once.")
 @click.option("--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Certificate chain (PEM): serve wss.")
 @click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Its key, unless it is in the chain.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Let in only who has one of these tokens: one a line, then a name if you like.",
+)
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    type=NetworkOption(),
+    help="Address or network of a reverse proxy that says where its clients come from; may be given more than once.",
+)
+@click.option(
+    "--proxy-header",
+    default=X_FORWARDED_FOR,
+    show_default=True,
+    type=click.Choice(PROXY_HEADERS, case_sensitive=False),
+    help="The header in which it says so; it must overwrite or extend what clients send of it.",
+)
 @click.option("--allow-legacy-register", is_flag=True, help="Accept registrations that prove no key.")
 @click.option("--connections-max", default=20_000, show_default=True, type=click.IntRange(min=1))
+@click.option("--connections-per-address", default=256, show_default=True, type=_COUNT, help="0 is no limit.")
+@click.option("--registrations-max", default=20_000, show_default=True, type=click.IntRange(min=1))
+@click.option("--sessions-max", default=40_000, show_default=True, type=click.IntRange(min=1))
+@click.option("--message-bytes-max", default=MIB, show_default=True, type=click.IntRange(1 << 14, 1 << 24))
+@click.option(
+    "--unsent-bytes-max",
+    default=4 * MIB,
+    show_default=True,
+    type=click.IntRange(min=1 << 16),
+    help="Bytes that may wait for one slow reader.",
+)
+@click.option("--client-messages", default=5_000, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
+@click.option("--client-bytes", default=32 * MIB, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
+@click.option("--address-messages", default=20_000, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
+@click.option("--address-bytes", default=64 * MIB, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
+@click.option("--total-messages", default=200_000, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
+@click.option("--total-bytes", default=512 * MIB, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
+@click.option(
+    "--drain-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="How long sessions may go on after SIGTERM; another signal ends them.",
+)
+@click.option(
+    "--reload-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="How often certificate and tokens are looked at; SIGHUP does it at once.",
+)
 @click.option("--log-format", default="text", show_default=True, type=click.Choice([f.value for f in logs.LogFormat]))
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(logs.LEVELS))
 @click.version_option(package_name="teale")
@@ -57,60 +138,117 @@ def main(log_format: str, log_level: str, **options: object) -> None:
     """Run a relay: nodes that cannot see each other meet here, and it cannot read what they say."""
     logs.configure(logs.LogFormat(log_format), log_level)
     chosen = RelayOptions(**options)  # type: ignore[arg-type]  # click has checked them
-    tls = _tls_context(chosen)
-    listener = _listener(chosen)
-    _allow_files(chosen.connections_max)
+    if chosen.tls_cert is None and chosen.tls_key is not None:
+        raise click.UsageError("--tls-key needs --tls-cert")
     try:
-        trio.run(serve, listener, tls, chosen)
+        certificate = None if chosen.tls_cert is None else Certificate(chosen.tls_cert, chosen.tls_key)
+        tokens = None if chosen.token_file is None else Tokens(chosen.token_file)
+    except TealeError as error:
+        _fail(str(error))
+    access = Access(tokens=tokens, proxies=chosen.trusted_proxies, proxy_header=chosen.proxy_header)
+    listener = _listener(chosen, access)
+    _allow_files(chosen.connections_max)
+    watched = [each for each in (certificate, tokens) if each is not None]
+    try:
+        trio.run(serve, listener, access, certificate, watched, chosen)
     except Exception:
         _log.exception("the relay broke")
         sys.exit(1)
 
 
-async def serve(listener: Listener, tls: ssl.SSLContext | None, options: RelayOptions) -> None:
-    """Serve until a signal says otherwise; raises the error that broke the relay, if one does."""
-    config = RelayServerConfig(names=options.names, allow_legacy_register=options.allow_legacy_register)
-    relay = RelayServer(config, random.SystemRandom(), unix_time_at_zero=unix_time_at_zero())
+async def serve(
+    listener: Listener,
+    access: Access,
+    certificate: Certificate | None,
+    watched: Sequence[Reloadable],
+    options: RelayOptions,
+) -> None:
+    """Serve until a signal says otherwise; raises the error that broke the relay, if one does.
+
+    What is `watched` is read again when it changes.
+    """
+    relay = RelayServer(config_of(options), random.SystemRandom(), unix_time_at_zero=unix_time_at_zero())
     runner: Runner[RelayInput, RelayEffect] = Runner(relay, get_args(RelayEffect))
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    reloader = Reloader(watched, interval_seconds=options.reload_seconds)
+    with ExitStack() as receivers:
+        signals = receivers.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        hangups = receivers.enter_context(trio.open_signal_receiver(signal.SIGHUP))
         async with trio.open_nursery() as nursery:
             connections = Connections(feed=runner.feed, nursery=nursery, unsent_bytes_max=options.unsent_bytes_max)
-            runner.perform_with({**connections.performers, ReportRefusal: _log_refusal})
+            runner.perform_with(
+                {**connections.performers, ReportRefusal: _log_refusal, ReportConnection: _log_connection}
+            )
             nursery.start_soon(runner.run)
-            server = WebSocketServer(connections, page=pages(relay), tls=tls)
+            nursery.start_soon(reloader.run, hangups)
+            server = WebSocketServer(
+                connections,
+                page=pages(relay, access),
+                refuse=access.refuse,
+                visitor=access.visitor,
+                tls=None if certificate is None else certificate.context,
+                message_bytes_max=options.message_bytes_max + ENVELOPE_BYTES,
+            )
             async with trio.open_nursery() as listening:
                 listening.start_soon(server.serve, listener)
-                click.echo(f"listening on {_url(listener.address, tls)}")
-                await anext(signals)
+                click.echo(f"listening on {_url(listener.address, is_secure=certificate is not None)}")
+                number = await anext(signals)
+                # Ctrl-C is somebody who waits.
+                patience = options.drain_seconds if number == signal.SIGTERM else 0
+                _log.info("stopping", drain_seconds=patience)
+                access.is_stopping = True
+                if patience:
+                    runner.feed(DrainRequested(round(patience * SECOND)))
+                    await _drained(connections, signals)
                 listening.cancel_scope.cancel()
-            _log.info("stopping")
             runner.feed(StopRequested())
             with trio.move_on_after(PARTING_SECONDS):
                 await connections.wait_empty()
             nursery.cancel_scope.cancel()
 
 
-def _tls_context(options: RelayOptions) -> ssl.SSLContext | None:
-    if options.tls_cert is None:
-        if options.tls_key is not None:
-            raise click.UsageError("--tls-key needs --tls-cert")
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # An encrypted key must not make a service wait for somebody to type.
-        context.load_cert_chain(options.tls_cert, options.tls_key, password=lambda: "")
-    except ssl.SSLError as error:
-        _fail(f"the certificate or its key cannot be used: {error.reason or error}")
-    except OSError as error:
-        _fail(f"the certificate or its key cannot be read: {reason_of(error)}")
-    return context
+async def _drained(connections: Connections, signals: AsyncIterator[int]) -> None:
+    """Wait until the core has let go of everybody, or somebody has no patience left."""
+    async with trio.open_nursery() as nursery:
+
+        async def on_signal() -> None:
+            await anext(signals)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(on_signal)
+        await connections.wait_empty()
+        nursery.cancel_scope.cancel()
 
 
-def _listener(options: RelayOptions) -> Listener:
+def config_of(options: RelayOptions) -> RelayServerConfig:
+    """Return what the options ask of the core."""
+    size = options.message_bytes_max
+    return RelayServerConfig(
+        names=options.names,
+        allow_legacy_register=options.allow_legacy_register,
+        client_traffic=traffic(options.client_messages, options.client_bytes, message_bytes_max=size),
+        address_traffic=traffic(options.address_messages, options.address_bytes, message_bytes_max=size),
+        total_traffic=traffic(options.total_messages, options.total_bytes, message_bytes_max=size),
+        connections_per_address_max=unlimited(options.connections_per_address),
+        message_bytes_max=size,
+        registrations_max=options.registrations_max,
+        sessions_max=options.sessions_max,
+    )
+
+
+def _listener(options: RelayOptions, access: Access) -> Listener:
     try:
-        return Listener(bind(options.host, options.port), connections_max=options.connections_max)
+        sock = bind(options.host, options.port)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted sockets inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL_BYTES)
     except OSError as error:
         _fail(f"cannot listen on {options.host or '*'}:{options.port}: {reason_of(error)}")
+    return Listener(
+        sock,
+        connections_max=options.connections_max,
+        # Within the core's limit a connection is told why it is refused; here nobody can be told anything.
+        per_address_max=unlimited(options.connections_per_address and options.connections_per_address + HANDSHAKES),
+        is_exempt=access.is_proxy,
+    )
 
 
 def _allow_files(count: int) -> None:
@@ -122,15 +260,32 @@ def _allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
-def _url(address: Address, tls: ssl.SSLContext | None) -> str:
+def _url(address: Address, *, is_secure: bool) -> str:
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{'ws' if tls is None else 'wss'}://{host}:{address.port}/ws"
+    return f"{'wss' if is_secure else 'ws'}://{host}:{address.port}/ws"
 
 
 def _log_refusal(effect: ReportRefusal) -> None:
-    _log.info("connection refused", connection=effect.connection, reason=effect.reason)
+    # The line at the connection's end says it too.
+    _log.debug("refusal", connection=effect.connection, reason=effect.reason)
+
+
+def _log_connection(effect: ReportConnection) -> None:
+    _log.info(
+        "connection ended",
+        remote=effect.remote,
+        node=effect.node,
+        open_seconds=round(effect.duration / SECOND, 3),
+        messages=effect.messages,
+        bytes=effect.size_bytes,
+        reason=effect.reason,
+    )
 
 
 def _fail(message: str) -> NoReturn:
     click.echo(f"teale-relay: {message}", err=True)
     sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -48,6 +48,9 @@ class NodeService(Protocol):
     def status(self) -> NodeStatus:
         """Return the node at a glance."""
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what keeps the node from serving what it is meant to serve, each in words for people."""
+
     def peers(self) -> tuple[PeerStatus, ...]:
         """Return the connected peers, by node id."""
 

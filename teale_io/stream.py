@@ -1,18 +1,20 @@
 """A TCP stream for trio that waits only when the kernel makes it wait.
 
 trio's own stream gives up its turn on every call; with many small messages those turns cost more than the
-messages. This one hands over everything that has arrived in one read, and offers `send_now` beside trio's
-interface, which TLS and everything else can be layered on.
+messages. This one hands over everything that has arrived in one read, and offers `receive_now` and `send_now`
+beside trio's interface, which TLS and everything else can be layered on.
 """
 
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
 
 from teale_proto.inputs import Address
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 64 * 1024
+"""More would be slower: Python takes memory for all that may come, and gives back what did not."""
 
 
 def address_of(name: tuple[Any, ...]) -> Address:
@@ -22,23 +24,29 @@ def address_of(name: tuple[Any, ...]) -> Address:
 
 
 class PlainStream(trio.abc.HalfCloseableStream):
-    """A connected TCP socket; its operations raise BrokenResourceError, or OSError where nothing was awaited."""
+    """A connected TCP socket; its operations raise BrokenResourceError, or OSError where nothing was awaited.
 
-    def __init__(self, sock: socket.socket) -> None:
+    `on_close` is called once, when it is closed.
+    """
+
+    __slots__ = ("_drained", "_on_close", "sock")
+
+    def __init__(self, sock: socket.socket, *, on_close: Callable[[], object] | None = None) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock: Final = sock
+        self.sock: Final = sock
+        self._on_close = on_close
         self._drained = False
 
     @property
     def remote(self) -> Address:
         """The other end; raises OSError when the connection is already gone."""
-        return address_of(self._sock.getpeername())
+        return address_of(self.sock.getpeername())
 
     @property
     def local(self) -> Address:
         """Our end; raises OSError when the socket is closed."""
-        return address_of(self._sock.getsockname())
+        return address_of(self.sock.getsockname())
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return everything that has arrived, up to a bound; b"" at the end of the stream."""
@@ -48,9 +56,9 @@ class PlainStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
         while True:
             if self._drained:
-                await trio.lowlevel.wait_readable(self._sock)
+                await trio.lowlevel.wait_readable(self.sock)
             try:
-                data = self._sock.recv(wanted)
+                data = self.sock.recv(wanted)
             except (BlockingIOError, InterruptedError):
                 self._drained = True
                 continue
@@ -60,10 +68,17 @@ class PlainStream(trio.abc.HalfCloseableStream):
             self._drained = 0 < len(data) < wanted
             return data
 
+    def receive_now(self, buffer: bytearray) -> int | None:
+        """Put what has arrived into `buffer` and return how much it was; 0 is the end, None nothing. Raises OSError."""
+        try:
+            return self.sock.recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            return None
+
     def send_now(self, data: bytes | memoryview) -> int:
         """Send what fits into the kernel's buffer and return how many bytes did; raises OSError."""
         try:
-            return self._sock.send(data)
+            return self.sock.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -72,32 +87,39 @@ class PlainStream(trio.abc.HalfCloseableStream):
         rest = memoryview(data)
         while rest:
             try:
-                rest = rest[self._sock.send(rest) :]
+                rest = rest[self.sock.send(rest) :]
             except (BlockingIOError, InterruptedError):
-                await trio.lowlevel.wait_writable(self._sock)
+                await trio.lowlevel.wait_writable(self.sock)
             except OSError as error:
                 raise self._broken(error) from error
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the kernel takes bytes again."""
-        await trio.lowlevel.wait_writable(self._sock)
+        await trio.lowlevel.wait_writable(self.sock)
 
     async def send_eof(self) -> None:
         """Say that nothing more comes from here."""
         await trio.lowlevel.checkpoint()
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise self._broken(error) from error
 
-    async def aclose(self) -> None:
+    def close_now(self) -> None:
         """Close; whoever waits on the stream gets ClosedResourceError."""
-        if self._sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
+        if self.sock.fileno() < 0:
+            return
+        trio.lowlevel.notify_closing(self.sock)
+        self.sock.close()
+        if self._on_close is not None:
+            self._on_close()
+
+    async def aclose(self) -> None:
+        """Close, as `close_now` does."""
+        self.close_now()
         await trio.lowlevel.checkpoint()
 
     def _broken(self, error: OSError) -> Exception:
-        if self._sock.fileno() < 0:
+        if self.sock.fileno() < 0:
             return trio.ClosedResourceError("this stream is closed")
         return trio.BrokenResourceError(error.strerror or str(error))

@@ -29,7 +29,7 @@ class RawFraming(Framing):
         """Raise LocalError: a TCP stream has no pings."""
         raise LocalError("a TCP stream has no pings")
 
-    def goodbye(self, reason: str) -> bytes:  # noqa: ARG002
+    def goodbye(self, reason: str, code: int) -> bytes:  # noqa: ARG002
         """Return nothing: the end of the stream says it."""
         return b""
 
@@ -61,8 +61,9 @@ async def serve_tcp(connections: Connections, listener: Listener) -> None:
     async def handle(stream: PlainStream) -> None:
         try:
             remote, local = stream.remote, stream.local
-        except BROKEN_STREAM:
-            return  # gone before we came to it
+        except BROKEN_STREAM:  # gone before we came to it
+            stream.close_now()
+            return
         await connections.accept(stream, _RAW, remote=remote, local=local)
 
     await listener.serve(connections.nursery, handle)

@@ -98,6 +98,11 @@ class Contacts:
         """Forget that the relay named `node`: it has just said that it does not know it."""
         self._listed.pop(node, None)
 
+    def has_key(self, node: NodeId) -> bool | None:
+        """Whether the relay lists `node` with a key to encrypt to; None where it does not list it."""
+        listed = self._listed.get(node)
+        return None if listed is None else listed[0].wg_public_key is not None
+
     def providers(self, model: str | None, now: Instant) -> list[NodeId]:
         """Return the listed nodes that offer `model` (or any model) and may be tried now, best tier first."""
         offering = [
@@ -118,6 +123,16 @@ class Contacts:
             ListedPeer(peer.node_id, peer.display_name, peer.capabilities.loaded_models, peer.capabilities.hardware)
             for peer, _ in self._listed.values()
         ]
+
+    def knows(self, model: str) -> bool:
+        """Whether somebody, connected or not, says that it serves `model`."""
+        return any(model in service.record.models for service in self._services.values()) or any(
+            model in peer.capabilities.loaded_models for peer, _ in self._listed.values()
+        )
+
+    def is_failing(self, node: NodeId, path: Path) -> bool:
+        """Whether the last attempt on that path failed."""
+        return (node, path) in self._failing
 
     def may_try(self, node: NodeId, path: Path, now: Instant) -> bool:
         """Whether enough time has passed since the last failure on that path."""

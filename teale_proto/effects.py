@@ -63,17 +63,22 @@ class Connect(Value):
 
 
 class SendData(Value):
-    """Send bytes on a stream, or one binary message on a WebSocket."""
+    """Send bytes on a stream, or one binary message on a WebSocket.
+
+    What is `bulk` may be overtaken by what is not; within each of the two, order is kept.
+    """
 
     connection: ConnectionId
     data: bytes
+    bulk: bool = False
 
 
 class SendText(Value):
-    """Send one text message on a WebSocket; `data` is UTF-8."""
+    """Send one text message on a WebSocket; `data` is UTF-8, and `bulk` is that of SendData."""
 
     connection: ConnectionId
     data: bytes
+    bulk: bool = False
 
 
 class SendPing(Value):
@@ -83,10 +88,14 @@ class SendPing(Value):
 
 
 class CloseConnection(Value):
-    """Flush and close; the id is free again and no ConnectionClosed follows."""
+    """Flush and close; the id is free again and no ConnectionClosed follows.
+
+    `code` is what a WebSocket is closed with (RFC 6455, section 7.4.1); a plain stream has no such thing.
+    """
 
     connection: ConnectionId
     reason: str
+    code: int = 1000
 
 
 class Advertise(Value):
@@ -170,6 +179,21 @@ class ReportRefusal(Value):
     reason: str
 
 
+class ReportConnection(Value):
+    """A connection to a relay has ended: all that a log may say of it."""
+
+    connection: ConnectionId
+    remote: str
+    """The address that it came from."""
+    node: str
+    """Its node's id, shortened; "" where none registered."""
+    duration: Duration
+    messages: int
+    """Messages that it sent and that passed the limits, and their bytes."""
+    size_bytes: int
+    reason: str
+
+
 class ReportUnknown(Value):
     """A peer or relay sent a well-formed message of a kind that this version does not know; it was ignored."""
 
@@ -177,10 +201,12 @@ class ReportUnknown(Value):
     kind: str
 
 
-RelayEffect: TypeAlias = SendData | SendText | CloseConnection | ReportRefusal
+_Common: TypeAlias = SendData | SendText | CloseConnection | ReportRefusal
+
+RelayEffect: TypeAlias = _Common | ReportConnection
 
 NodeEffect: TypeAlias = (
-    RelayEffect
+    _Common
     | Connect
     | SendPing
     | Advertise

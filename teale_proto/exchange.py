@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from teale_proto.asking import BODY_MAX, AskDue, Asked, Asking, AskState, PatienceDue
+from teale_proto.asking import BODY_MAX, AskDue, Asked, Asking, AskState
 from teale_proto.contract import MILLISECOND, SECOND, Duration, Instant, Sink, Value
 from teale_proto.effects import NodeEffect, Path
 from teale_proto.inputs import (
@@ -142,14 +142,16 @@ class Exchange:
                 self._place_there(asked, standing, now, out)
         return True
 
-    def give_up(self, asked: Asked, out: _Out) -> None:
-        """End a request that no node can take, and say why."""
+    def give_up(self, asked: Asked, excuse: str, out: _Out) -> None:
+        """End a request that no node can take, and say why; `excuse` is why one that could is out of reach."""
         model = asked.ask.model
         if asked.tried:
             message = "; ".join(f"{node[:8]}: {why}" for node, why in asked.tried.items())
             self._asking.end(asked, Failure.UNAVAILABLE, f"no node could answer ({message})", out)
         elif any(model in standing.loaded_models for standing in (self._own_standing(), *self._pool)):
             self._asking.end(asked, Failure.QUEUE_FULL, f"every node that serves {model!r} is too busy", out)
+        elif excuse:
+            self._asking.end(asked, Failure.UNAVAILABLE, f"no connected node serves {model!r}: {excuse}", out)
         else:
             self._asking.end(asked, Failure.MODEL_NOT_LOADED, f"no reachable node serves the model {model!r}", out)
 
@@ -232,14 +234,10 @@ class Exchange:
 
     # What happens to requests and jobs.
 
-    def fired(self, key: AskDue | PatienceDue | JobDue, now: Instant, out: _Out) -> None:
-        """Do what is due: time is up for a request or a job, or patience for one that nobody could take."""
+    def fired(self, key: AskDue | JobDue, now: Instant, out: _Out) -> None:
+        """End a request or a job whose time is up."""
         if isinstance(key, AskDue):
             self._call_off(key.request, Failure.TIMEOUT, "no complete answer within the time allowed", now, out)
-        elif isinstance(key, PatienceDue):
-            asked = self._asking.get(key.request)
-            if asked is not None and asked.state is AskState.WAITING:
-                self.give_up(asked, out)
         else:
             self._abandon(key.job, Failure.TIMEOUT, "no complete answer within the time allowed", now, out)
 

@@ -110,6 +110,13 @@ class DataReceived(Value):
     data: bytes
 
 
+class MessagesReceived(Value):
+    """Several WebSocket messages that came in together: the same as a DataReceived for each, but told at once."""
+
+    connection: ConnectionId
+    messages: tuple[bytes, ...]
+
+
 class PingReceived(Value):
     """A WebSocket ping came in; the driver has answered it."""
 
@@ -203,12 +210,20 @@ class StopRequested(Value):
     """The process is about to end: say good-bye to peers and relay, take nothing new."""
 
 
-RelayInput: TypeAlias = (
+class DrainRequested(Value):
+    """The relay is to end: take nothing new, and give what is under way up to `patience`."""
+
+    patience: Duration
+
+
+_Common: TypeAlias = (
     Woken | ConnectionAccepted | DataReceived | PingReceived | PongReceived | ConnectionClosed | StopRequested
 )
 
+RelayInput: TypeAlias = _Common | MessagesReceived | DrainRequested
+
 NodeInput: TypeAlias = (
-    RelayInput
+    _Common
     | Started
     | ConnectionOpened
     | ConnectFailed

@@ -5,6 +5,10 @@ first frame says what the connection is: a Noise handshake after `MAGIC`, or the
 not encrypt, which is refused unless this node was told to allow it. A handshake over a stream is XX, where
 the other side may be anybody; through a relay it is IK, where the relay has named the other side and the
 handshake proves the relay right or ends the session.
+
+Programs of the deployed system begin with neither: their own handshake has one mark for each of its messages,
+and where it finds no key they send JSON as it is. Both are recognised, so that a refusal can say why; the JSON is
+taken where the owner of a closed test network has allowed it.
 """
 
 from collections.abc import Iterator
@@ -18,7 +22,7 @@ from teale_proto.secure.identity import Identity
 from teale_proto.secure.noise import Channel, Handshake
 from teale_proto.wire.cluster import CLUSTER_CODEC, ClusterMessage
 from teale_proto.wire.codec import Flavour, Unknown
-from teale_proto.wire.framing import FrameReader, frame
+from teale_proto.wire.framing import FrameReader, frame, header_of
 
 MAGIC: Final = b"\0TL1\x01"
 """Opens every handshake message: no JSON begins like this. The last byte names the cipher suite."""
@@ -30,7 +34,26 @@ RECORD_MAX: Final = 65_535
 MESSAGE_MAX: Final = 8 * 2**20
 """Bytes of one message, encrypted or not."""
 
+RELAYED_MAX: Final = 700 * 1024
+"""Bytes of one message that goes through a relay unencrypted, where nothing cuts it into records."""
+
+COPIED_MAX: Final = 16 * 1024
+"""A record of at least so many bytes leaves as a piece of its own after its header: to join them would copy it."""
+
 NO_ENCRYPTION: Final = "none"
+
+DEPLOYED_HANDSHAKES: Final = (b"\x01", b"\x02")
+"""What the two handshake messages of the deployed system begin with."""
+
+DEPLOYED_HANDSHAKE: Final = (
+    "the peer uses the deployed handshake, which is not Noise IK (it computes es twice and se never): "
+    "only a program with the real one can talk to this node"
+)
+PLAINTEXT_ON_LAN: Final = "the other side does not encrypt, and lan_encryption is not off here"
+PLAINTEXT_THROUGH_RELAY: Final = (
+    "the peer does not encrypt: through a relay that is refused, but for a deployed node "
+    "that has never encrypted where allow_plaintext_legacy is on"
+)
 
 
 class Established(Value):
@@ -48,7 +71,17 @@ class Link:
     messages. A PeerError leaves the link unusable; its owner closes the connection.
     """
 
-    __slots__ = ("_allow_plaintext", "_channel", "_expected", "_frames", "_handshake", "_plaintext", "flavour", "peer")
+    __slots__ = (
+        "_allow_plaintext",
+        "_channel",
+        "_expected",
+        "_frames",
+        "_handshake",
+        "_heard",
+        "_plaintext",
+        "flavour",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -65,20 +98,26 @@ class Link:
         self._allow_plaintext = allow_plaintext
         self._plaintext = handshake is None
         self.flavour = Flavour.DOCUMENTED
+        """The envelope that we use: the one that the other side used first, and until then the documented one."""
+        self._heard = False
         self.peer: NodeId | None = None
         if self._plaintext and self._frames is not None:
             self._frames.size_max = MESSAGE_MAX
 
     @classmethod
-    def dial(cls, identity: Identity, *, expected: NodeId | None, instance: bytes, rng: Rng) -> "Link":
+    def dial(
+        cls, identity: Identity, *, expected: NodeId | None, instance: bytes, rng: Rng, fast_aes: bool = False
+    ) -> "Link":
         """Return the link of a stream that we opened, to `expected` or to whoever answers."""
-        handshake = Handshake.xx(identity, initiator=True, instance=instance, rng=rng)
+        handshake = Handshake.xx(identity, initiator=True, instance=instance, rng=rng, fast_aes=fast_aes)
         return cls(handshake, framed=True, expected=expected)
 
     @classmethod
-    def accept(cls, identity: Identity, *, instance: bytes, rng: Rng, allow_plaintext: bool) -> "Link":
+    def accept(
+        cls, identity: Identity, *, instance: bytes, rng: Rng, allow_plaintext: bool, fast_aes: bool = False
+    ) -> "Link":
         """Return the link of a stream that somebody opened to us."""
-        handshake = Handshake.xx(identity, initiator=False, instance=instance, rng=rng)
+        handshake = Handshake.xx(identity, initiator=False, instance=instance, rng=rng, fast_aes=fast_aes)
         return cls(handshake, framed=True, allow_plaintext=allow_plaintext)
 
     @classmethod
@@ -87,24 +126,56 @@ class Link:
         return cls(None, framed=True)
 
     @classmethod
+    def relayed_plaintext(cls) -> "Link":
+        """Return the link of a relay session with a deployed node that has no key, on a closed test network."""
+        link = cls(None, framed=False)
+        # Nobody else talks like that through a relay, and this is what the deployed programs read.
+        link.flavour = Flavour.DEPLOYED
+        return link
+
+    @classmethod
     def relayed(
-        cls, identity: Identity, *, initiator: bool, peer: NodeId, session: str, instance: bytes, rng: Rng
+        cls,
+        identity: Identity,
+        *,
+        initiator: bool,
+        peer: NodeId,
+        session: str,
+        instance: bytes,
+        rng: Rng,
+        allow_plaintext: bool = False,
+        fast_aes: bool = False,
     ) -> "Link":
-        """Return the link of a relay session with the node that the relay names."""
+        """Return the link of a relay session with the node that the relay names.
+
+        `allow_plaintext` lets the node that opened the session begin without encryption; we ourselves never go back
+        on having begun with it.
+        """
         handshake = Handshake.ik(
-            identity, initiator=initiator, peer=peer, context=session.encode(), instance=instance, rng=rng
+            identity,
+            initiator=initiator,
+            peer=peer,
+            context=session.encode(),
+            instance=instance,
+            rng=rng,
+            fast_aes=fast_aes,
         )
-        return cls(handshake, framed=False, expected=peer)
+        return cls(handshake, framed=False, expected=peer, allow_plaintext=allow_plaintext and not initiator)
 
     @property
     def encryption(self) -> str:
-        """The Noise protocol that protects this link, or "none"."""
-        return self._channel.protocol_name if self._channel is not None else NO_ENCRYPTION
+        """The Noise protocol that protects this link, and the cipher of its records if it is another; or "none"."""
+        return self._channel.encryption if self._channel is not None else NO_ENCRYPTION
 
     @property
     def handshake_hash(self) -> bytes:
         """What names this conversation and no other, the same on both sides; empty without encryption."""
         return self._channel.handshake_hash if self._channel is not None else b""
+
+    @property
+    def message_max(self) -> int:
+        """How long a message, encoded, may be."""
+        return RELAYED_MAX if self._plaintext and self._frames is None else MESSAGE_MAX
 
     @property
     def established(self) -> bool:
@@ -119,11 +190,11 @@ class Link:
     def send(self, message: ClusterMessage, out: list[bytes]) -> None:
         """Encode, encrypt and frame one message.
 
-        Raises LocalError before the handshake is done, and for a message over MESSAGE_MAX.
+        Raises LocalError before the handshake is done, and for a message over `message_max`.
         """
         payload = CLUSTER_CODEC.encode(message, self.flavour)
-        if len(payload) > MESSAGE_MAX:
-            raise LocalError(f"message of {len(payload)} bytes where {MESSAGE_MAX} are allowed")
+        if len(payload) > self.message_max:
+            raise LocalError(f"message of {len(payload)} bytes where {self.message_max} are allowed")
         if self._plaintext:
             self._put(payload, out)
             return
@@ -159,6 +230,8 @@ class Link:
     def _advance_handshake(self, unit: bytes, out: list[bytes]) -> Iterator[Established]:
         handshake = self._handshake
         assert handshake is not None
+        if unit[:1] in DEPLOYED_HANDSHAKES:
+            raise PeerError(DEPLOYED_HANDSHAKE)
         if not unit.startswith(MAGIC):
             raise PeerError("the other side speaks neither our Noise handshake nor JSON")
         if handshake.my_turn:
@@ -181,15 +254,23 @@ class Link:
 
     def _fall_to_plaintext(self) -> None:
         if not self._allow_plaintext:
-            raise PeerError("the other side does not encrypt, and lan_encryption is not off here")
-        assert self._frames is not None
+            raise PeerError(PLAINTEXT_THROUGH_RELAY if self._frames is None else PLAINTEXT_ON_LAN)
         self._plaintext = True
         self._handshake = None
-        self._frames.size_max = MESSAGE_MAX
+        if self._frames is not None:
+            self._frames.size_max = MESSAGE_MAX
 
     def _decode(self, payload: bytes) -> ClusterMessage | Unknown:
-        message, self.flavour = CLUSTER_CODEC.decode(payload)
+        message, flavour = CLUSTER_CODEC.decode(payload)
+        if not self._heard:
+            self._heard = True
+            self.flavour = flavour
         return message
 
     def _put(self, unit: bytes, out: list[bytes]) -> None:
-        out.append(frame(unit) if self._frames is not None else unit)
+        if self._frames is None:
+            out.append(unit)
+        elif len(unit) < COPIED_MAX:
+            out.append(frame(unit))
+        else:
+            out += (header_of(unit), unit)

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-from teale_proto.asking import AskDue, Asked, PatienceDue
+from teale_proto.asking import AskDue, Asked, AskState, PatienceDue
 from teale_proto.contacts import Contacts
 from teale_proto.contract import SECOND, Duration, Instant, Value
 from teale_proto.effects import Advertise, Connect, NodeEffect, Path, RelayState
@@ -35,12 +35,12 @@ from teale_proto.inputs import (
     PongReceived,
     ServiceFound,
     ServiceLost,
-    ServiceRecord,
     Started,
     StopRequested,
     Woken,
 )
 from teale_proto.liveness import INTERVALS
+from teale_proto.node_config import NodeConfig, capabilities_of, door_of, greeting_of, record_of
 from teale_proto.peers import (
     CloseSession,
     ConversationEnded,
@@ -72,9 +72,11 @@ from teale_proto.secure.identity import Identity
 from teale_proto.serving import JobDue
 from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
 from teale_proto.timers import Timers
-from teale_proto.wire.cluster import DeviceInfo, Heartbeat, HeartbeatAck, Hello
+from teale_proto.wire.cluster import Heartbeat, HeartbeatAck
 from teale_proto.wire.fields import wire_date
-from teale_proto.wire.relay import Capabilities, DiscoverFilter, Hardware
+from teale_proto.wire.relay import DiscoverFilter
+
+__all__ = ["Node", "NodeConfig"]
 
 DISCOVER_EVERY: Final[Duration] = 30 * SECOND
 DISCOVER_SOON: Final[Duration] = 10 * SECOND
@@ -89,22 +91,6 @@ DIALS_MAX: Final = 64
 
 OPENINGS_MAX: Final = 2
 """Sessions that are opened at once on behalf of one request."""
-
-
-class NodeConfig(Value):
-    """What a node is told about itself."""
-
-    display_name: str
-    hardware: Hardware = Hardware()
-    heartbeat: Duration = 15 * SECOND
-    lan_enabled: bool = True
-    lan_encrypted: bool = True
-    wan_enabled: bool = False
-    wan_relay_url: str = ""
-    wan_peers_max: int = 8
-    """Nodes with models that a node keeps a relay session with, so that the first request finds it ready."""
-    max_concurrent_requests: int = 1
-    queue_max: int = 256
 
 
 class DialDue(Value):
@@ -149,11 +135,14 @@ class Node:
     """A node without its sockets, its clock and its model."""
 
     def __init__(self, config: NodeConfig, identity: Identity, rng: Rng, *, unix_time_at_zero: int) -> None:
-        """Raise LocalError for a heartbeat interval that is not one of INTERVALS, and for a queue or server of none."""
+        """Raise LocalError for a heartbeat interval that is not one of INTERVALS, for a queue or server of none, and
+        for rules of joining that cannot be kept.
+        """
         if config.heartbeat not in INTERVALS:
             raise LocalError(f"heartbeat of {config.heartbeat} µs; allowed are {INTERVALS}")
         if config.queue_max < 1 or config.max_concurrent_requests < 1:
             raise LocalError("a node serves at least one request at a time and lets at least one wait")
+        self._door = door_of(config)
         self._config = config
         self._identity = identity
         self._rng = rng
@@ -174,11 +163,13 @@ class Node:
         )
         self._peers = Peers(
             identity,
-            greeting=self._greeting(),
+            greeting=greeting_of(config, identity.node_id),
             heartbeat=config.heartbeat,
             allow_plaintext=not config.lan_encrypted,
+            door=self._door,
             timers=self._timers,
             rng=rng,
+            fast_aes=config.fast_aes,
         )
         self._relay = self._make_relay_client() if config.wan_enabled else None
         self._opening: dict[str, NodeId] = {}
@@ -228,7 +219,10 @@ class Node:
             hardware=config.hardware,
             lan_enabled=config.lan_enabled,
             lan_encryption="noise" if config.lan_encrypted else "off",
+            lan_join=self._door.lan_join.value,
             wan_enabled=config.wan_enabled,
+            wan_join=self._door.wan_join.value,
+            allow_plaintext_legacy=config.allow_plaintext_legacy,
             wan=RelayState.OFF if relay is None else relay.state,
             wan_relay_url=config.wan_relay_url,
             wan_reason="" if relay is None else relay.reason,
@@ -339,6 +333,8 @@ class Node:
             self._on_service_lost(ServiceLost(event.name), now, out)
         if not self._config.lan_enabled or not self._is_running or not self._contacts.found(event):
             return
+        if not self._door.admits(Path.LAN, node):
+            return
         if self._timers.remaining(DialDue(node), now) is None and not self._peers.is_reaching(node, Path.LAN):
             if self._courtesy(node):
                 self._timers.set(DialDue(node), now + self._courtesy(node))
@@ -367,14 +363,7 @@ class Node:
 
     def _advertise(self, out: _Out) -> None:
         if self._config.lan_enabled and self._lan_port is not None and not self._stopping:
-            hardware = self._config.hardware
-            out.append(
-                Advertise(
-                    ServiceRecord(
-                        self.node_id, self._lan_port, self._exchange.models, hardware.chip_name, hardware.total_ram_gb
-                    )
-                )
-            )
+            out.append(Advertise(record_of(self._config, self.node_id, self._lan_port, self._exchange.models)))
 
     # Conversations.
 
@@ -400,11 +389,15 @@ class Node:
         self._exchange.conversation_ended(news.handle, news.reason, now, out)
         if news.peer is not None and not self._stopping:
             delay = SECOND
-            if news.dialled and not news.was_up:
+            if not news.was_up and (news.dialled or news.refused):
+                # Whoever was refused is not dialled at once either: the two would take turns for ever.
                 delay = self._contacts.failed(news.peer, news.path, now)
-            if news.path is Path.LAN and self._contacts.is_on_lan(news.peer):
+            if news.path is Path.LAN and self._is_wanted_on_lan(news.peer):
                 self._timers.set(DialDue(news.peer), now + delay + self._courtesy(news.peer))
         self._exchange.unsettled = True
+
+    def _is_wanted_on_lan(self, node: NodeId) -> bool:
+        return self._contacts.is_on_lan(node) and self._door.admits(Path.LAN, node)
 
     def _on_setup_or_liveness_due(self, key: SetupDue | LivenessDue, now: Instant, out: _Out) -> None:
         news = self._peers.fired(key, now, out)
@@ -429,7 +422,7 @@ class Node:
             url=config.wan_relay_url,
             host=urlsplit(config.wan_relay_url).hostname or "",
             display_name=config.display_name,
-            capabilities=self._capabilities(),
+            capabilities=capabilities_of(config, self._exchange.models),
             timers=self._timers,
             rng=self._rng,
             connection_ids=self._connection_ids,
@@ -460,7 +453,7 @@ class Node:
         self._contacts.listed(news.peers, now)
         if not self._stopping:
             held = sum(Path.RELAY in peer.conversations for peer in self._peers) + len(self._opening)
-            wanted = [node for node in self._contacts.providers(None, now) if not self._is_approached(node)]
+            wanted = [node for node in self._providers(None, now) if not self._is_approached(node)]
             for node in wanted[: max(0, self._config.wan_peers_max - held)]:
                 self._open_session(node, now, out)
         self._exchange.unsettled = True
@@ -469,12 +462,16 @@ class Node:
         session = self._relay_client.open_session(node, now, out)
         self._opening[session] = node
 
+    def _providers(self, model: str | None, now: Instant) -> list[NodeId]:
+        return [node for node in self._contacts.providers(model, now) if self._door.admits(Path.RELAY, node)]
+
     def _is_approached(self, node: NodeId) -> bool:
         return self._peers.is_reaching(node) or node in self._opening.values()
 
     def _on_session_opened(self, news: SessionOpened, now: Instant, out: _Out) -> None:
         self._opening.pop(news.session, None)
-        self._peers.session_opened(news.session, news.peer, initiator=news.initiator, now=now, out=out)
+        has_key = self._contacts.has_key(news.peer)
+        self._peers.session_opened(news.session, news.peer, initiator=news.initiator, has_key=has_key, now=now, out=out)
 
     def _on_session_data(self, news: SessionData, now: Instant, out: _Out) -> None:
         self._hear(self._peers.received(news.session, news.data, now, out), now, out)
@@ -502,7 +499,12 @@ class Node:
     def _on_cancel_ask(self, event: CancelAsk, now: Instant, out: _Out) -> None:
         self._exchange.cancel(event.request, now, out)
 
-    def _on_request_timer(self, key: AskDue | PatienceDue | JobDue, now: Instant, out: _Out) -> None:
+    def _on_patience_due(self, due: PatienceDue, now: Instant, out: _Out) -> None:
+        asked = self._exchange.asking.get(due.request)
+        if asked is not None and asked.state is AskState.WAITING:
+            self._give_up(asked, out)
+
+    def _on_request_timer(self, key: AskDue | JobDue, now: Instant, out: _Out) -> None:
         self._exchange.fired(key, now, out)
 
     def _on_generation(
@@ -519,7 +521,15 @@ class Node:
         self._peers.changed.clear()
         for asked in self._exchange.waiting():
             if not self._exchange.place(asked, now, out) and not self._may_turn_up(asked, now, out):
-                self._exchange.give_up(asked, out)
+                self._give_up(asked, out)
+
+    def _give_up(self, asked: Asked, out: _Out) -> None:
+        model, relay, excuse = asked.ask.model, self._relay, ""
+        if self._contacts.knows(model):
+            excuse = "nodes that do are known, and none of them can be reached now"
+        elif relay is not None and relay.state is not RelayState.CONNECTED:
+            excuse = f"the relay is not connected ({relay.reason or relay.state.value})"
+        self._exchange.give_up(asked, excuse, out)
 
     def _may_turn_up(self, asked: Asked, now: Instant, out: _Out) -> bool:
         """Look for nodes that could take a request; return whether one may still come."""
@@ -532,7 +542,7 @@ class Node:
             return hopeful
         if relay.state in (RelayState.CONNECTING, RelayState.REGISTERING) or self._discovering:
             return True
-        untried = [node for node in self._contacts.providers(model, now) if node not in asked.tried]
+        untried = [node for node in self._providers(model, now) if node not in asked.tried]
         for node in untried[:OPENINGS_MAX] if relay.state is RelayState.CONNECTED else ():
             if not self._is_approached(node):
                 self._open_session(node, now, out)
@@ -549,39 +559,22 @@ class Node:
         return hopeful or self._listings < asked.listing
 
     def _is_expected(self, node: NodeId, now: Instant) -> bool:
-        return self._peers.get(node) is None and (
-            self._peers.is_reaching(node) or self._timers.remaining(DialDue(node), now) is not None
-        )
+        """Whether a connection to `node` is being made, or about to be for the first time."""
+        if self._peers.get(node) is not None or self._contacts.is_failing(node, Path.LAN):
+            return False
+        return self._peers.is_reaching(node) or self._timers.remaining(DialDue(node), now) is not None
 
     # What we say of ourselves.
 
     def _on_loaded_models_changed(self, event: LoadedModelsChanged, now: Instant, out: _Out) -> None:
         self._exchange.models = event.models
-        self._peers.greeting = self._greeting()
+        self._peers.greeting = greeting_of(self._config, self.node_id, event.models)
         for handle in self._peers.handles():
             out.append(SendMessage(handle, self._beat(Heartbeat, now)))
         self._advertise(out)
         if self._relay is not None:
-            self._relay.set_capabilities(self._capabilities(), now, out)
+            self._relay.set_capabilities(capabilities_of(self._config, event.models), now, out)
         self._exchange.unsettled = True
-
-    def _greeting(self) -> Hello:
-        config = self._config
-        device = DeviceInfo(
-            id=self.node_id, name=config.display_name, hardware=config.hardware, loaded_models=self._exchange.models
-        )
-        return Hello(
-            device_info=device,
-            loaded_models=self._exchange.models,
-            max_concurrent_requests=config.max_concurrent_requests,
-        )
-
-    def _capabilities(self) -> Capabilities:
-        return Capabilities(
-            hardware=self._config.hardware,
-            loaded_models=self._exchange.models,
-            max_concurrent_requests=self._config.max_concurrent_requests,
-        )
 
     def _beat(self, kind: type[Heartbeat] | type[HeartbeatAck], now: Instant) -> Heartbeat | HeartbeatAck:
         serving = self._exchange.serving
@@ -618,7 +611,7 @@ class Node:
     }
     _ON_TIMER: ClassVar[dict[type[Any], Callable[..., None]]] = {
         AskDue: _on_request_timer,
-        PatienceDue: _on_request_timer,
+        PatienceDue: _on_patience_due,
         JobDue: _on_request_timer,
         SetupDue: _on_setup_or_liveness_due,
         LivenessDue: _on_setup_or_liveness_due,

@@ -5,12 +5,14 @@ from typing import Final
 
 from teale_proto.contract import MILLISECOND, SECOND, Instant
 from teale_proto.effects import Path, PeerState
-from teale_proto.inputs import Handle, NodeId
+from teale_proto.inputs import Address, Handle, NodeId
+from teale_proto.joining import Joining
 from teale_proto.link import Link
 from teale_proto.liveness import Liveness
 from teale_proto.routing import Standing
 from teale_proto.status import PeerStatus
 from teale_proto.wire.cluster import Heartbeat, HeartbeatAck, Hello, HelloAck
+from teale_proto.wire.deployed import Translator
 from teale_proto.wire.relay import Hardware
 
 
@@ -20,8 +22,10 @@ class ConversationState(Enum):
     CONNECTING = "connecting"
     """We dialled; nothing is open yet."""
     HANDSHAKING = "handshaking"
+    JOINING = "joining"
+    """Both sides know who the other is; whether it may join is being settled."""
     GREETING = "greeting"
-    """Both sides know who the other is; `hello` has not been answered."""
+    """Nothing stands in the way; `hello` has not been answered."""
     UP = "up"
 
 
@@ -29,25 +33,40 @@ PREFERENCE: Final = (Path.LAN, Path.RELAY)
 """Which path carries the next request, the best first."""
 
 
+SPEED_MAX: Final = 1e6
+"""Tokens a second that are believed: a score that is infinite, or no number, could not be told as JSON."""
+
+
 class Conversation:
     """One connection or relay session with one peer."""
 
     __slots__ = (
         "address",
+        "doom",
         "handle",
+        "host",
         "initiator",
         "instance",
+        "joining",
         "link",
         "liveness",
         "path",
         "peer",
         "state",
+        "translator",
         "unknown_kinds",
         "up_at",
     )
 
     def __init__(
-        self, handle: Handle, path: Path, link: Link, *, initiator: bool, peer: NodeId | None, address: str = ""
+        self,
+        handle: Handle,
+        path: Path,
+        link: Link,
+        *,
+        initiator: bool,
+        peer: NodeId | None,
+        remote: Address | None = None,
     ) -> None:
         self.handle = handle
         self.path = path
@@ -55,11 +74,17 @@ class Conversation:
         self.initiator = initiator
         self.peer = peer
         """Who it is, or, before the handshake, who it should be."""
-        self.address = address
+        self.host = "" if remote is None else remote.host
+        self.address = "" if remote is None else _text(remote)
         self.state = ConversationState.HANDSHAKING
         self.instance = b""
+        self.joining: Joining | None = None
+        """What a conversation on the LAN goes through before the greeting, once it is known who is there."""
         self.liveness: Liveness | None = None
         self.up_at: Instant = 0
+        self.doom = ""
+        """Why it must end at the next opportunity; "" where it need not."""
+        self.translator = Translator()
         self.unknown_kinds: set[str] = set()
 
 
@@ -110,7 +135,8 @@ class Peer:
         self.is_generating = beat.is_generating
         self.thermal_level = beat.thermal_level
         self.throttle_percent = beat.throttle_level
-        self.tokens_per_second = beat.ewma_tokens_per_second
+        speed = beat.ewma_tokens_per_second
+        self.tokens_per_second = None if speed is None else min(speed, SPEED_MAX)
 
     def standing(self) -> Standing:
         """Return what routing needs to know."""
@@ -154,3 +180,7 @@ class Peer:
 def _is_degraded(conversation: Conversation) -> bool:
     liveness = conversation.liveness
     return liveness is None or liveness.state is not PeerState.CONNECTED
+
+
+def _text(address: Address) -> str:
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"

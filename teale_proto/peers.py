@@ -1,18 +1,19 @@
 """All conversations with other nodes: from the first byte to the good-bye, over the LAN and through the relay.
 
-A conversation is set up in the same steps on every path: connect, handshake, greeting (`hello` by the side
-that connected, `helloAck` by the other). Only then does it count: the peer is in the pool, and its messages
-are passed up. Two nodes that dial each other at once keep the conversation that the lower node id began.
+A conversation is set up in the same steps on every path: connect, handshake, joining (may it, and on the LAN
+with which passcode), greeting (`hello` by the side that connected, `helloAck` by the other). Only then does it
+count: the peer is in the pool, and its messages are passed up. Two nodes that dial each other at once keep the
+conversation that the lower node id began.
 """
 
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Final, TypeAlias
+from typing import Final
 
-from teale_proto.contract import SECOND, Duration, Instant, Sink, Value
+from teale_proto.contract import SECOND, Duration, Instant, Sink
+from teale_proto.door import Door
 from teale_proto.effects import (
     CloseConnection,
-    NodeEffect,
     Path,
     PeerState,
     ReportPeer,
@@ -20,11 +21,24 @@ from teale_proto.effects import (
     ReportUnknown,
     SendData,
 )
-from teale_proto.errors import PeerError
+from teale_proto.errors import LocalError, PeerError
 from teale_proto.inputs import Address, ConnectionId, Handle, NodeId
+from teale_proto.joining import Joining, PasscodeMessage, Unwelcome
 from teale_proto.link import Established, Link
 from teale_proto.liveness import Liveness
 from teale_proto.peer import Conversation, ConversationState, Peer
+from teale_proto.peer_news import (
+    CloseSession,
+    ConversationEnded,
+    HeartbeatWanted,
+    LivenessDue,
+    News,
+    PeersEffect,
+    PeerUp,
+    SendSession,
+    SetupDue,
+    Told,
+)
 from teale_proto.rng import Rng
 from teale_proto.secure.identity import Identity
 from teale_proto.timers import Timers
@@ -36,15 +50,34 @@ from teale_proto.wire.cluster import (
     HeartbeatAck,
     Hello,
     HelloAck,
+    PasscodeConfirm,
+    PasscodeStart,
 )
-from teale_proto.wire.codec import Unknown
+from teale_proto.wire.codec import Flavour, Unknown
+
+__all__ = [
+    "CloseSession",
+    "ConversationEnded",
+    "HeartbeatWanted",
+    "LivenessDue",
+    "News",
+    "PeerUp",
+    "Peers",
+    "PeersEffect",
+    "SendSession",
+    "SetupDue",
+    "Told",
+]
 
 PEERS_MAX: Final = 256
 STRANGERS_MAX: Final = 64
-"""Conversations that others began and that have not come to the greeting."""
+"""Conversations that others began on the LAN and that have not come to the greeting."""
 
 UNKNOWN_KINDS_MAX: Final = 16
 """Kinds that are reported of one conversation, each once, so that nobody fills our log with novelties."""
+
+REASON_MAX: Final = 128
+"""Characters that are shown of the reason that another node gives."""
 
 SETUP_TIMEOUT: Final[Duration] = 10 * SECOND
 """From the first byte to the greeting."""
@@ -53,76 +86,14 @@ SIMULTANEOUS: Final[Duration] = 10 * SECOND
 """Within this time of each other, two conversations that the two sides began are one meeting."""
 
 
-class SetupDue(Value):
-    """A conversation has taken too long to come up."""
-
-    handle: Handle
-
-
-class LivenessDue(Value):
-    """A heartbeat, or a verdict about its absence, is due."""
-
-    handle: Handle
-
-
-class SendSession(Value):
-    """Send bytes over a relay session; the node has its relay client do it."""
-
-    session: str
-    data: bytes
-
-
-class CloseSession(Value):
-    """Close a relay session."""
-
-    session: str
-
-
-PeersEffect: TypeAlias = NodeEffect | SendSession | CloseSession
-
-
-class PeerUp(Value):
-    """A peer can be asked."""
-
-    node: NodeId
-    path: Path
-
-
-class Told(Value):
-    """A peer said something that is for others to understand."""
-
-    node: NodeId
-    handle: Handle
-    message: ClusterMessage
-
-
-class HeartbeatWanted(Value):
-    """It is time to send a heartbeat."""
-
-    handle: Handle
-
-
-class ConversationEnded(Value):
-    """A conversation is over; everything that hung on it fails or moves."""
-
-    handle: Handle
-    path: Path
-    peer: NodeId | None
-    dialled: bool
-    """Whether we had begun it."""
-    was_up: bool
-    reason: str
-
-
-News: TypeAlias = PeerUp | Told | HeartbeatWanted | ConversationEnded
-
-
 class Peers:
     """The conversations by handle, and the peers that have come up by node id."""
 
     __slots__ = (
         "_allow_plaintext",
         "_conversations",
+        "_door",
+        "_fast_aes",
         "_identity",
         "_instance",
         "_interval",
@@ -141,12 +112,16 @@ class Peers:
         greeting: Hello,
         heartbeat: Duration,
         allow_plaintext: bool,
+        door: Door,
         timers: Timers[object],
         rng: Rng,
+        fast_aes: bool = False,
     ) -> None:
         self._identity = identity
+        self._fast_aes = fast_aes
         self._interval = heartbeat
         self._allow_plaintext = allow_plaintext
+        self._door = door
         self._timers = timers
         self._rng = rng
         self._instance = rng.randbytes(8)
@@ -179,6 +154,14 @@ class Peers:
             for conversation in self._conversations.values()
         )
 
+    @property
+    def dialling(self) -> int:
+        """How many conversations we have begun on the LAN that have not come up."""
+        return sum(
+            c.initiator and c.path is Path.LAN and c.state is not ConversationState.UP
+            for c in self._conversations.values()
+        )
+
     def is_superseded(self, handle: Handle) -> bool:
         """Whether the same peer is up over a better path."""
         conversation = self._conversations.get(handle)
@@ -194,8 +177,10 @@ class Peers:
         if self._allow_plaintext:
             link = Link.plaintext()
         else:
-            link = Link.dial(self._identity, expected=node, instance=self._instance, rng=self._rng)
-        conversation = Conversation(connection, Path.LAN, link, initiator=True, peer=node, address=_text(address))
+            link = Link.dial(
+                self._identity, expected=node, instance=self._instance, rng=self._rng, fast_aes=self._fast_aes
+            )
+        conversation = Conversation(connection, Path.LAN, link, initiator=True, peer=node, remote=address)
         conversation.state = ConversationState.CONNECTING
         self._add(conversation, now)
 
@@ -213,19 +198,45 @@ class Peers:
             out.append(ReportRefusal(connection, reason))
             return
         link = Link.accept(
-            self._identity, instance=self._instance, rng=self._rng, allow_plaintext=self._allow_plaintext
+            self._identity,
+            instance=self._instance,
+            rng=self._rng,
+            allow_plaintext=self._allow_plaintext,
+            fast_aes=self._fast_aes,
         )
-        conversation = Conversation(connection, Path.LAN, link, initiator=False, peer=None, address=_text(remote))
+        conversation = Conversation(connection, Path.LAN, link, initiator=False, peer=None, remote=remote)
         self._add(conversation, now)
 
     def session_opened(
-        self, session: str, peer: NodeId, *, initiator: bool, now: Instant, out: Sink[PeersEffect]
+        self,
+        session: str,
+        peer: NodeId,
+        *,
+        initiator: bool,
+        has_key: bool | None = None,
+        now: Instant,
+        out: Sink[PeersEffect],
     ) -> None:
-        """Begin to talk over a relay session, unless the relay names a peer that cannot be one."""
+        """Begin to talk over a relay session, unless the relay names a peer that cannot be one.
+
+        `has_key` says whether the relay lists the peer with a key to encrypt to, or None where it is not listed. One
+        that has none is a deployed program; where that is allowed, we talk to it as it is.
+        """
+        plaintext = self._door.admits_plaintext(Path.RELAY, peer)
         try:
-            link = Link.relayed(
-                self._identity, initiator=initiator, peer=peer, session=session, instance=self._instance, rng=self._rng
-            )
+            if plaintext and initiator and has_key is False:
+                link = Link.relayed_plaintext()
+            else:
+                link = Link.relayed(
+                    self._identity,
+                    initiator=initiator,
+                    peer=peer,
+                    session=session,
+                    instance=self._instance,
+                    rng=self._rng,
+                    allow_plaintext=plaintext and not has_key,
+                    fast_aes=self._fast_aes,
+                )
         except PeerError as error:
             out.append(CloseSession(session))
             out.append(ReportRefusal(session, error.reason))
@@ -257,13 +268,15 @@ class Peers:
                     return
             self._put(conversation, pieces, out)
         except PeerError as error:
+            if isinstance(error, Unwelcome):
+                self._say(conversation, Goodbye(error.told), out)
             out.append(ReportRefusal(handle, error.reason))
-            yield self._end(conversation, error.reason, out, close=True)
+            yield self._end(conversation, error.reason, out, close=True, refused=True)
 
     def closed(self, handle: Handle, reason: str, out: Sink[PeersEffect]) -> ConversationEnded | None:
         """Note that the other side, or the network, ended a conversation."""
         conversation = self._conversations.get(handle)
-        return None if conversation is None else self._end(conversation, reason, out, close=False)
+        return None if conversation is None else self._end(conversation, reason, out, close=False, blamed=True)
 
     def close(self, handle: Handle, reason: str, out: Sink[PeersEffect]) -> ConversationEnded | None:
         """End a conversation from our side, with a good-bye where one can be said."""
@@ -283,7 +296,7 @@ class Peers:
         """Do what was due for one conversation."""
         conversation = self._conversations[key.handle]
         if isinstance(key, SetupDue):
-            return self._end(conversation, "took too long to introduce itself", out, close=True)
+            return self._give_up(conversation, out)
         liveness = conversation.liveness
         assert liveness is not None
         assert conversation.peer is not None
@@ -303,8 +316,14 @@ class Peers:
     def _add(self, conversation: Conversation, now: Instant) -> None:
         assert conversation.handle not in self._conversations
         self._conversations[conversation.handle] = conversation
-        self._strangers += not conversation.initiator
+        self._strangers += _is_stranger(conversation)
         self._timers.set(SetupDue(conversation.handle), now + SETUP_TIMEOUT)
+
+    def _give_up(self, conversation: Conversation, out: Sink[PeersEffect]) -> ConversationEnded:
+        reason = conversation.doom or "took too long to introduce itself"
+        if not conversation.initiator or conversation.doom:
+            out.append(ReportRefusal(conversation.handle, reason))
+        return self._end(conversation, reason, out, close=True, blamed=True)
 
     def _begin(self, conversation: Conversation, out: Sink[PeersEffect]) -> None:
         conversation.state = ConversationState.HANDSHAKING
@@ -329,23 +348,68 @@ class Peers:
     ) -> Iterator[News]:
         if isinstance(event, Established):
             conversation.peer, conversation.instance = event.peer, event.instance
-            self._greet(conversation, out)
+            self._receive(conversation, event.peer, now, out)
         elif isinstance(event, Unknown):
             if event.kind not in conversation.unknown_kinds and len(conversation.unknown_kinds) < UNKNOWN_KINDS_MAX:
                 conversation.unknown_kinds.add(event.kind)
                 out.append(ReportUnknown(conversation.handle, event.kind))
         elif conversation.state is ConversationState.UP:
-            yield from self._talk(conversation, event, now, out)
+            yield from self._talk(conversation, _translated(conversation, event), now, out)
+        elif isinstance(event, Goodbye):
+            raise PeerError(f"it refused this node: {_printable(event.reason)}")
+        elif isinstance(event, PasscodeStart | PasscodeConfirm):
+            self._join(conversation, event, now, out)
         elif isinstance(event, HelloAck if conversation.initiator else Hello):
             assert isinstance(event, Hello | HelloAck)
             yield from self._meet(conversation, event, now, out)
         else:
             raise PeerError("a message before the greeting")
 
+    def _receive(self, conversation: Conversation, node: NodeId, now: Instant, out: Sink[PeersEffect]) -> None:
+        """Decide, now that it is proved who is there, whether and how it may go on."""
+        if not self._door.admits(conversation.path, node):
+            raise Unwelcome(
+                "it is not among the trusted_nodes, and only those may join", "this node talks only to paired nodes"
+            )
+        if conversation.path is not Path.LAN:
+            self._greet(conversation, out)
+            return
+        conversation.state = ConversationState.JOINING
+        conversation.joining = Joining(
+            self._door,
+            dialler=conversation.initiator,
+            own=self._identity.node_id,
+            peer=node,
+            host=conversation.host,
+            handshake_hash=conversation.link.handshake_hash,
+            rng=self._rng,
+        )
+        if conversation.initiator:
+            self._join(conversation, None, now, out)
+
+    def _join(
+        self, conversation: Conversation, message: PasscodeMessage | None, now: Instant, out: Sink[PeersEffect]
+    ) -> None:
+        """Take the next step of joining, the first one where there is no message; a dialler then greets."""
+        joining = conversation.joining
+        if joining is None or conversation.state is not ConversationState.JOINING:
+            raise PeerError("a passcode message out of turn")
+        messages: list[ClusterMessage] = []
+        if message is None:
+            joining.begin(now, messages)
+        else:
+            joining.take(message, now, messages)
+        for each in messages:
+            self._say(conversation, each, out)
+        if conversation.initiator and joining.may_greet:
+            self._greet(conversation, out)
+
     def _meet(
         self, conversation: Conversation, hello: Hello | HelloAck, now: Instant, out: Sink[PeersEffect]
     ) -> Iterator[News]:
         """Take a greeting: from here on the peer counts, unless we are already talking."""
+        if conversation.joining is not None:
+            conversation.joining.check_greeting()
         node = self._identify(conversation, hello)
         rival = self._rival(conversation, node)
         if rival is not None:
@@ -355,7 +419,11 @@ class Peers:
             yield self._end(rival, "replaced by a newer connection", out, close=True)
         if node not in self._peers and len(self._peers) >= PEERS_MAX:
             raise PeerError("too many peers")
-        self._strangers -= not conversation.initiator
+        if conversation.link.peer is not None:
+            self._door.proved(node)
+            for other in self._unproved(node):
+                yield self._end(other, "it has proved itself on another connection", out, close=True)
+        self._strangers -= _is_stranger(conversation)
         conversation.peer, conversation.state, conversation.up_at = node, ConversationState.UP, now
         liveness = conversation.liveness = Liveness(self._interval, now)
         self._timers.cancel(SetupDue(conversation.handle))
@@ -373,13 +441,19 @@ class Peers:
         """Return who is speaking: what the handshake proved, or without encryption what is claimed."""
         if conversation.link.peer is not None:
             return conversation.link.peer
-        claimed = _claimed_id(hello.device_info)
+        # Through a relay it is the relay that claims it; what a deployed node says of itself there is a uuid.
+        claimed = conversation.peer if conversation.path is Path.RELAY else _claimed_id(hello.device_info)
+        assert claimed is not None
         if claimed == self._identity.node_id:
             raise PeerError("it claims to be this node")
-        peer = self._peers.get(claimed)
-        if peer is not None and any(c.link.peer is not None for c in peer.conversations.values()):
+        if self._door.has_proved(claimed):
             raise PeerError("it claims, without proof, to be a node that has proved itself")
         return claimed
+
+    def _unproved(self, node: NodeId) -> list[Conversation]:
+        """Return the conversations that are up in the name of `node` without proof."""
+        peer = self._peers.get(node)
+        return [] if peer is None else [c for c in peer.conversations.values() if c.link.peer is None]
 
     def _rival(self, conversation: Conversation, node: NodeId) -> Conversation | None:
         """Return another conversation with the same node over the same path."""
@@ -408,7 +482,7 @@ class Peers:
         if change is not None:
             self.changed[peer.node] = None
             out.append(ReportPeer(peer.node, change, conversation.path))
-        if isinstance(message, Hello | HelloAck):
+        if isinstance(message, Hello | HelloAck | PasscodeStart | PasscodeConfirm):
             raise PeerError("a second greeting")
         if isinstance(message, Goodbye):
             yield self._end(conversation, "it said good-bye", out, close=True)
@@ -423,19 +497,32 @@ class Peers:
     # How they end.
 
     def _end(
-        self, conversation: Conversation, reason: str, out: Sink[PeersEffect], *, close: bool
+        self,
+        conversation: Conversation,
+        reason: str,
+        out: Sink[PeersEffect],
+        *,
+        close: bool,
+        blamed: bool = False,
+        refused: bool = False,
     ) -> ConversationEnded:
+        """End it; `blamed` or `refused`, by what it said, the other side was the cause."""
         handle = conversation.handle
         was_up = conversation.state is ConversationState.UP
         del self._conversations[handle]
         self._timers.cancel(SetupDue(handle))
         self._timers.cancel(LivenessDue(handle))
-        self._strangers -= not conversation.initiator and not was_up
+        self._strangers -= _is_stranger(conversation)
+        if conversation.joining is not None and not (blamed or refused):
+            conversation.joining.break_off()
         if close:
             out.append(CloseSession(handle) if isinstance(handle, str) else CloseConnection(handle, reason))
         if was_up:
             self._leave(conversation, reason, out)
-        return ConversationEnded(handle, conversation.path, conversation.peer, conversation.initiator, was_up, reason)
+        refused = refused and not was_up and conversation.link.peer is not None
+        return ConversationEnded(
+            handle, conversation.path, conversation.peer, conversation.initiator, was_up, reason, refused
+        )
 
     def _leave(self, conversation: Conversation, reason: str, out: Sink[PeersEffect]) -> None:
         assert conversation.peer is not None
@@ -452,7 +539,16 @@ class Peers:
 
     def _say(self, conversation: Conversation, message: ClusterMessage, out: Sink[PeersEffect]) -> None:
         pieces: list[bytes] = []
-        conversation.link.send(message, pieces)
+        if conversation.link.flavour is not Flavour.DOCUMENTED:
+            message = conversation.translator.outgoing(message)
+        try:
+            conversation.link.send(message, pieces)
+        except LocalError as error:
+            # Only a peer that does not encrypt has a limit below what we let in ourselves. What was asked of it
+            # must end, and ends with the conversation, as soon as the node is awake again.
+            conversation.doom = str(error)
+            self._timers.set(SetupDue(conversation.handle), 0)
+            return
         self._put(conversation, pieces, out)
 
     def _put(self, conversation: Conversation, pieces: list[bytes], out: Sink[PeersEffect]) -> None:
@@ -464,6 +560,13 @@ class Peers:
         elif pieces:
             out.append(SendData(handle, b"".join(pieces)))
         pieces.clear()
+
+
+def _is_stranger(conversation: Conversation) -> bool:
+    """Whether it takes up one of STRANGERS_MAX places; the relay client bounds those that come through the relay."""
+    return (
+        conversation.path is Path.LAN and not conversation.initiator and conversation.state is not ConversationState.UP
+    )
 
 
 def _as_ack(hello: Hello) -> HelloAck:
@@ -483,5 +586,10 @@ def _claimed_id(device: DeviceInfo) -> NodeId:
     return NodeId(sha256(device.id.encode()).hexdigest())
 
 
-def _text(address: Address) -> str:
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+def _translated(conversation: Conversation, message: ClusterMessage) -> ClusterMessage:
+    return message if conversation.link.flavour is Flavour.DOCUMENTED else conversation.translator.incoming(message)
+
+
+def _printable(text: str) -> str:
+    """Return a stranger's text so that it can be shown: one line, and not too long."""
+    return "".join(character if character.isprintable() else " " for character in text[:REASON_MAX])

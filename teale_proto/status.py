@@ -60,6 +60,12 @@ class NodeStatus(Value):
     running: int
     asked: int
     """Requests of the local application that are under way."""
+    lan_join: str = "open"
+    """Who may join on the LAN: "open", "passcode" or "paired"."""
+    wan_join: str = "open"
+    """Who may talk to this node through the relay: "open" or "paired"."""
+    allow_plaintext_legacy: bool = False
+    """Whether deployed nodes that do not encrypt are talked to through the relay, which reads along."""
 
 
 class Candidate(Value):

@@ -45,7 +45,8 @@ def test_every_timer_that_is_set_has_a_handler() -> None:
 
 @pytest.mark.parametrize("module", [inputs, effects])
 def test_every_input_and_effect_is_in_a_union(module: Any) -> None:
-    unions = {*get_args(inputs.NodeInput), *get_args(effects.NodeEffect), *get_args(effects.RelayEffect)}
+    of_nodes = {*get_args(inputs.NodeInput), *get_args(effects.NodeEffect)}
+    unions = {*of_nodes, *get_args(inputs.RelayInput), *get_args(effects.RelayEffect)}
     parts = {"Address", "ServiceRecord", "WebSocketUrl"}
     declared = {
         name

@@ -33,6 +33,8 @@ class Problem(Exception):
         self.type = type_
         self.param = param
         self.headers: dict[str, str] = {}
+        if status in RETRY_AFTER_SECONDS:
+            self.headers["retry-after"] = str(RETRY_AFTER_SECONDS[status])
 
     def encode(self) -> bytes:
         """Return the error object as JSON on one line."""
@@ -55,6 +57,9 @@ class _Kind(NamedTuple):
     code: str
     param: str | None = None
 
+
+RETRY_AFTER_SECONDS: Final = {429: 5, 503: 5}
+"""What clients that come at a bad moment are told to wait: RFC 6585, section 4, and RFC 9110, section 15.6.4."""
 
 _FAILURES: Final[dict[Failure, _Kind]] = {
     Failure.MODEL_NOT_LOADED: _Kind(404, INVALID, "model_not_found", "model"),

@@ -10,6 +10,7 @@ import errno
 import logging
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, cast
 
 import h11
@@ -23,7 +24,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ASGIFramework, ConnectionState
 from hypercorn.utils import parse_socket_addr
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from teale_io.api.limits import DEFAULT_LIMITS, Limits
 from teale_proto.errors import LocalError
@@ -40,16 +41,27 @@ async def serve_api(
     port: int,
     *,
     limits: Limits = DEFAULT_LIMITS,
+    draining: trio.Event | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` until cancelled, and report the port that was bound, which for port 0 is a free one.
 
-    Raises LocalError, before anything is reported, when it cannot listen there.
+    Once `draining` is set, nobody new is let in, and it returns when all requests that are under way have been
+    answered; the caller bounds that. Raises LocalError, before anything is reported, when it cannot listen there.
     """
     listeners = await _listen(host, port)
     server = _Server(app, limits)
     task_status.started(listeners[0].socket.getsockname()[1])
-    await trio.serve_listeners(server.attend, listeners)
+    if draining is None:
+        await trio.serve_listeners(server.attend, listeners)
+        return
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as listening:
+            listening.start_soon(partial(trio.serve_listeners, server.attend, listeners, handler_nursery=connections))
+            await draining.wait()
+            listening.cancel_scope.cancel()
+        await server.wait_answered()
+        connections.cancel_scope.cancel()
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
@@ -71,15 +83,43 @@ def _why_not(error: OSError, host: str, port: int) -> str:
     return f"cannot listen on {host} port {port}: {error.strerror}"
 
 
+class _Exchanges:
+    """The application, and how many requests it is answering."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._count = 0
+        self._answered = trio.lowlevel.ParkingLot()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; when this returns, the answer has been handed to the system."""
+        self._count += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count -= 1
+            self._answered.unpark_all()
+
+    async def wait_none(self) -> None:
+        """Wait until no request is being answered."""
+        while self._count:
+            await self._answered.park()
+
+
 class _Server:
     """All connections of one server."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self._app = ASGIWrapper(cast("ASGIFramework", app))
+        self._exchanges = _Exchanges(app)
+        self._app = ASGIWrapper(cast("ASGIFramework", self._exchanges))
         self._config = _config(limits)
         self._context = WorkerContext(None)
         self._limits = limits
         self._connections = 0
+
+    async def wait_answered(self) -> None:
+        """Wait until no request is under way."""
+        await self._exchanges.wait_none()
 
     async def attend(self, stream: trio.SocketStream) -> None:
         """Speak HTTP on one connection to its end; nothing that happens on it concerns the others."""
@@ -161,6 +201,14 @@ class _Connection(TCPServer):
         # What is still under way is for nobody, and hypercorn would wait out its keep-alive time.
         self._cancel_scope.cancel()
 
+    async def _idle_timeout(self) -> None:
+        with trio.move_on_after(self.config.keep_alive_timeout):
+            await self.context.terminated.wait()
+        if cast("_Http1", self.protocol).has_begun_a_request:
+            _refused(f"no complete request head within {self.config.keep_alive_timeout:g} s")
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
+
     async def protocol_send(self, event: Event) -> None:
         """Carry out what the protocol wants done with the connection."""
         if isinstance(event, RawData):
@@ -179,8 +227,23 @@ class _Connection(TCPServer):
             await trio.lowlevel.checkpoint_if_cancelled()
 
 
+def _refused(reason: str) -> None:
+    # Only programs on this machine, or a proxy of its owner's, connect here: there is nobody else to name.
+    _LOG.info("a connection to the local API was refused: %s", reason)
+
+
 class _Http1(H11Protocol):
     """HTTP/1.1 and nothing else."""
+
+    @property
+    def has_begun_a_request(self) -> bool:
+        """Whether bytes of a request head have come, and not its end."""
+        return bool(self.connection.trailing_data[0])
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Refuse what is not HTTP, and say so in the log."""
+        _refused(f"not a well-formed HTTP request (status {status_code})")
+        await super()._send_error_response(status_code)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Stay with HTTP/1.1, where hypercorn would go over to HTTP/2."""

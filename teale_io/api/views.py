@@ -44,7 +44,7 @@ class Views:
         """Return the node at a glance."""
         status = plain(self._service.status())
         assert isinstance(status, dict)
-        return _json({**status, "version": self._version})
+        return _json({**status, "problems": self._service.problems(), "version": self._version})
 
     async def peers(self, _request: Request) -> Response:
         """Return the connected peers, and those that the relay names besides."""

@@ -1,6 +1,6 @@
 """`teale status`, `peers`, `models` and `route`: what the running node knows, for people and for programs."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -19,6 +19,23 @@ class _Peers(msgspec.Struct):
     listed: list[ListedPeer]
 
 
+_WHO_MAY_JOIN_LAN: Final = {
+    "open": "anybody on the network (lan_join is open)",
+    "passcode": "whoever has the passcode (lan_join is passcode)",
+    "paired": "trusted_nodes only (lan_join is paired)",
+}
+_WHO_MAY_JOIN_WAN: Final = {
+    "open": "anybody whom the relay lets in (wan_join is open)",
+    "paired": "trusted_nodes only (wan_join is paired)",
+}
+
+
+class NodeView(NodeStatus):
+    """What `/api/status` says, as far as it concerns people."""
+
+    problems: tuple[str, ...] = ()
+
+
 @click.command()
 @json_option
 @pass_app
@@ -30,10 +47,10 @@ def status(app: App) -> None:
     if app.out.as_json:
         app.out.document(decoded(document, dict[str, Any]))
     else:
-        _show_status(app.out, decoded(document, NodeStatus), url)
+        _show_status(app.out, decoded(document, NodeView), url)
 
 
-def _show_status(out: Output, node: NodeStatus, url: str) -> None:
+def _show_status(out: Output, node: NodeView, url: str) -> None:
     out.field("node id", node.node_id)
     out.field("name", node.display_name)
     connected = node.wan is RelayState.CONNECTED
@@ -44,6 +61,13 @@ def _show_status(out: Output, node: NodeStatus, url: str) -> None:
     if node.wan_enabled:
         why = f", {node.wan_reason}" if node.wan_reason else ""
         out.field("relay", f"{node.wan_relay_url} ({node.wan.value}{why})")
+        out.field("wan join", _WHO_MAY_JOIN_WAN.get(node.wan_join, node.wan_join))
+    if node.allow_plaintext_legacy:
+        out.field(
+            "legacy",
+            "PLAINTEXT IS ALLOWED: the relay can read what goes to and from old nodes (allow_plaintext_legacy is on)",
+            "bold red",
+        )
     out.field("nat", node.nat_type)
     if not node.lan_enabled:
         out.field("lan", "off")
@@ -51,7 +75,11 @@ def _show_status(out: Output, node: NodeStatus, url: str) -> None:
         out.field("lan", "on, NOT ENCRYPTED: anybody on the network can read along (lan_encryption is off)", "bold red")
     else:
         out.field("lan", f"on, encrypted ({node.lan_encryption})")
+    if node.lan_enabled:
+        out.field("lan join", _WHO_MAY_JOIN_LAN.get(node.lan_join, node.lan_join))
     out.field("models", ", ".join(node.loaded_models) or "none")
+    for problem in node.problems:
+        out.field("problem", problem, "yellow")
     out.field("hardware", _hardware(node.hardware))
     out.field("peers", f"{node.peers_connected} connected, {node.peers_listed} more listed by the relay")
     out.field("queue", f"{node.running} running, {node.queue_depth} waiting, {node.asked} asked from here")

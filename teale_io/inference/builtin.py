@@ -14,12 +14,16 @@ TINY_MODEL: Final = "teale-tiny"
 TINY_CONTEXT: Final = 256
 
 
-def builtin_backend() -> LlamaBackend:
-    """Return the backend of the built-in model; without llama-cpp-python its `problem` says how to install it."""
+def builtin_backend(*, silence: float = 120) -> LlamaBackend:
+    """Return the backend of the built-in model; without llama-cpp-python its `problem` says how to install it.
+
+    `silence` is that of `LlamaBackend`.
+    """
     path = files("teale_io.inference").joinpath("tiny.gguf")
     # One thread: with two, the work of one token is smaller than the cost of handing it out.
     return LlamaBackend(
         LlamaParameters(
             path=str(path), name=TINY_MODEL, context=TINY_CONTEXT, n_threads=1, n_threads_batch=1, gpu_layers=0
-        )
+        ),
+        silence=silence,
     )

@@ -1,22 +1,23 @@
 """A GGUF model on this machine, in a child process of its own.
 
-llama.cpp aborts the whole process on a wrong call, so it may not be ours. When the child dies, the request that
-it was working on fails, a new child is started, and requests that came in the meantime wait for it. A child that
-cannot load its model leaves `problem` behind and is tried again from time to time.
+llama.cpp aborts the whole process on a wrong call, so it may not be ours. When the child dies, hangs or answers
+nonsense, the request that it was working on fails, a new child is started, and requests that came in the meantime
+wait for it. A child that cannot load its model leaves `problem` behind and is tried again from time to time.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
 from teale_io.inference.base import Changed, Emit, GenerationError, Usage
-from teale_io.inference.llama_process import ModelProcess, open_process
+from teale_io.inference.llama_process import WORKER_COMMAND, ModelProcess, open_process
 from teale_io.inference.requests import parse_request
 from teale_io.inference.worker_protocol import (
     Cancel,
@@ -28,6 +29,7 @@ from teale_io.inference.worker_protocol import (
     LoadFailed,
     Piece,
     Refused,
+    Working,
 )
 from teale_proto.backoff import Backoff
 from teale_proto.contract import MILLISECOND, SECOND
@@ -38,29 +40,39 @@ log = structlog.get_logger()
 RESTART_FIRST: Final = 50 * MILLISECOND
 RESTART_LAST: Final = 30 * SECOND
 
+_PIECE: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
 
 class LlamaBackend:
-    """One model; `patience`, `cancel_grace` and `load_retry` are seconds.
+    """One model; `silence`, `patience`, `cancel_grace`, `load_retry` and `load_max` are seconds.
 
-    A request waits up to `patience` for a child that is (re)starting. A cancelled child that goes on for longer
-    than `cancel_grace` is killed. A model that could not be loaded is tried again every `load_retry`.
+    A child that says nothing of its job for `silence` hangs, and is replaced. A request waits up to `patience` for
+    a child that is (re)starting. A cancelled child that goes on for longer than `cancel_grace` is killed. A model
+    that could not be loaded, within `load_max`, is tried again every `load_retry`. `command` starts the child.
     """
 
     def __init__(
         self,
         parameters: LlamaParameters,
         *,
+        silence: float = 120,
         patience: float = 60,
         cancel_grace: float = 5,
         load_retry: float = 60,
+        load_max: float = 600,
+        command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self.name = parameters.name or Path(parameters.path).stem
         self._parameters = parameters
+        self._silence = silence
         self._patience = patience
         self._cancel_grace = cancel_grace
         self._load_retry = load_retry
+        self._load_max = load_max
+        self._command = tuple(command)
         self._models: tuple[str, ...] = ()
         self._problem = ""
+        self._interruption = ""
         self._child: ModelProcess | None = None
         self._nursery: trio.Nursery | None = None
         self._waiting = trio.lowlevel.ParkingLot()
@@ -73,8 +85,8 @@ class LlamaBackend:
 
     @property
     def problem(self) -> str:
-        """Why the model could not be loaded, or ""."""
-        return self._problem
+        """Why the model could not be loaded, or why it is being loaded again, or ""."""
+        return self._problem or self._interruption
 
     @property
     def process_id(self) -> int | None:
@@ -94,7 +106,7 @@ class LlamaBackend:
         reply_id = f"{prefix}-{secrets.token_hex(12)}"
         with self._conversation(child, job) as conversation:
             child.send(Generate(job, reply_id, task, request, streaming))
-            usage = await conversation.follow(emit)
+            usage = await conversation.follow(emit, self._silence)
         self._backoff.reset()
         return usage
 
@@ -136,8 +148,7 @@ class LlamaBackend:
                 while not conversation.ended:
                     await conversation.next()
             if not conversation.ended:
-                log.warning("model_ignored_cancel", model=self.name)
-                child.kill()
+                child.kill(because="it did not stop when a request was cancelled")
         finally:
             child.turn.release()
 
@@ -154,7 +165,7 @@ class LlamaBackend:
     async def _live(self, changed: Changed) -> bool:
         """Live through one child; return whether it ever became ready."""
         try:
-            child = await open_process()
+            child = await open_process(self._command)
         except OSError as error:
             self._fail(f"The model process cannot be started: {error.strerror}", changed)
             return False
@@ -166,6 +177,7 @@ class LlamaBackend:
                 ready = await self._load(child, changed)
                 if ready:
                     await child.process.wait()
+                    self._interruption = f"The model process of '{self.name}' {child.how_it_ended()}; it is restarted."
             finally:
                 self._child = None
                 await child.end()
@@ -177,24 +189,34 @@ class LlamaBackend:
 
     async def _load(self, child: ModelProcess, changed: Changed) -> bool:
         child.send(Load(self._parameters, self.name))
-        match await child.receive():
+        began_at = trio.current_time()
+        message = None
+        with trio.move_on_after(self._load_max) as limit:
+            message = await child.receive()
+        if limit.cancelled_caught:
+            child.kill(because=f"it was still loading after {self._load_max:g} s")
+        match message:
             case Loaded(context=context):
-                log.info("model_loaded", model=self.name, context=context)
+                took = round(trio.current_time() - began_at, 3)
+                log.info("model loaded", model=self.name, context=context, took_seconds=took)
                 self._child = child
+                self._interruption = ""
                 self._become(models=(self.name,), problem="", changed=changed)
                 return True
             case LoadFailed(reason=reason):
                 self._fail(reason, changed)
             case _:
+                if message is not None:
+                    child.kill(because="it answered nonsense")
                 with trio.move_on_after(1):
                     await child.process.wait()
                 self._log_death(child)
-                self._fail(f"The model process died while loading '{self.name}' ({child.how_it_ended()}).", changed)
+                self._fail(f"While it was loading '{self.name}', the model process {child.how_it_ended()}.", changed)
         return False
 
     def _fail(self, problem: str, changed: Changed) -> None:
         if problem != self._problem:
-            log.error("model_not_loaded", model=self.name, problem=problem)
+            log.error("model cannot be loaded", model=self.name, problem=problem)
         self._become(models=(), problem=problem, changed=changed)
 
     def _become(self, *, models: tuple[str, ...], problem: str, changed: Changed) -> None:
@@ -205,10 +227,10 @@ class LlamaBackend:
 
     def _log_death(self, child: ModelProcess) -> None:
         log.error(
-            "model_process_died",
+            "the model process ended",
             model=self.name,
-            status=child.how_it_ended(),
-            last_words=child.last_words.decode("utf-8", "replace"),
+            how=child.how_it_ended(),
+            last_words=child.last_words.decode("utf-8", "replace").strip(),
         )
 
 
@@ -220,11 +242,25 @@ class _Conversation:
         self.job = job
         self.ended = False
 
-    async def follow(self, emit: Emit) -> Usage:
-        """Pass on the pieces and return the usage. Raises GenerationError."""
+    async def follow(self, emit: Emit, silence: float) -> Usage:
+        """Pass on the pieces and return the usage. Raises GenerationError, also after `silence` seconds without a word.
+
+        A child that is silent, or whose answer is none, is killed: nobody knows what it would say next.
+        """
         while True:
-            match await self.next():
+            said: Piece | Working | Done | Refused | None = None
+            with trio.move_on_after(silence) as patience:
+                said = await self.next()
+            if patience.cancelled_caught:
+                self.child.kill(because=f"it said nothing for {silence:g} s")
+                raise GenerationError(
+                    Failure.UNAVAILABLE, f"The model said nothing for {silence:g} s and is being restarted."
+                )
+            match said:
+                case Working():
+                    pass
                 case Piece(data=data):
+                    self._check(data)
                     emit(data)
                 case Done(tokens_in=tokens_in, tokens_out=tokens_out):
                     return Usage(tokens_in, tokens_out)
@@ -235,16 +271,27 @@ class _Conversation:
                         await self.child.process.wait()
                     raise GenerationError(
                         Failure.INTERNAL_ERROR,
-                        f"The model process died ({self.child.how_it_ended()}) and is being restarted.",
+                        f"The model process {self.child.how_it_ended()} and is being restarted.",
                     )
 
-    async def next(self) -> Piece | Done | Refused | None:
+    def _check(self, data: bytes) -> None:
+        """Keep what is no JSON object from the node, whose other connections it would break."""
+        try:
+            data.decode()
+            _PIECE.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.child.kill(because="it answered nonsense")
+            raise GenerationError(
+                Failure.INTERNAL_ERROR, "The model process answered nonsense and is being restarted."
+            ) from None
+
+    async def next(self) -> Piece | Working | Done | Refused | None:
         """Return the next message about this job; None when the child is gone."""
         while True:
             message = await self.child.receive()
             if message is None:
                 self.ended = True
                 return None
-            if isinstance(message, Piece | Done | Refused) and message.job == self.job:
-                self.ended = not isinstance(message, Piece)
+            if isinstance(message, Piece | Working | Done | Refused) and message.job == self.job:
+                self.ended = isinstance(message, Done | Refused)
                 return message

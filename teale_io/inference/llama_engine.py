@@ -8,6 +8,7 @@ import ctypes
 import importlib
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from teale_io.inference import replies
@@ -28,6 +29,21 @@ SEED_RANGE: Final = 2**32 - 1
 
 class CannotLoad(Exception):
     """The model cannot be used here; the text is meant for people."""
+
+
+class Watch:
+    """Calls `report` while work goes on, at most once every `interval` seconds."""
+
+    def __init__(self, report: Callable[[], None], interval: float) -> None:
+        self._report = report
+        self._interval = interval
+        self._due = time.monotonic() + interval
+
+    def tick(self) -> None:
+        """Note that something has been computed."""
+        if time.monotonic() >= self._due:
+            self._report()
+            self._due = time.monotonic() + self._interval
 
 
 class StopFlag:
@@ -79,9 +95,14 @@ class Engine:
         self._piece = ctypes.create_string_buffer(PIECE_BYTES_MAX)
         self._format_chat = self._chat_formatter()
         self._embedder: Any = None
+        self._watch: Watch | None = None
+        self._evaluate = self._llama.eval
+        # The library evaluates prompts through its own public method, in pieces of this size.
+        self._llama.eval = self._evaluate_in_steps
 
-    def answer(self, job: Generate, emit: Emit) -> Usage:
-        """Carry out one job. Raises GenerationError, with CANCELLED when the stop flag went up."""
+    def answer(self, job: Generate, emit: Emit, watch: Watch | None = None) -> Usage:
+        """Carry out one job, ticking `watch`. Raises GenerationError, with CANCELLED when the stop flag went up."""
+        self._watch = watch
         try:
             if isinstance(job.request, EmbeddingRequest):
                 return self._embed(job.request, emit)
@@ -180,6 +201,16 @@ class Engine:
         size = self._library.llama_token_to_piece(self._vocabulary, token, self._piece, PIECE_BYTES_MAX, 0, False)
         return self._piece.raw[: max(size, 0)]
 
+    def _evaluate_in_steps(self, tokens: list[int]) -> None:
+        step = self._llama.n_batch
+        for start in range(0, max(len(tokens), 1), step):
+            self._evaluate(tokens[start : start + step])
+            self._tick()
+
+    def _tick(self) -> None:
+        if self._watch is not None:
+            self._watch.tick()
+
     # Embeddings.
 
     def _embed(self, request: EmbeddingRequest, emit: Emit) -> Usage:
@@ -196,6 +227,7 @@ class Engine:
             if self._stop:
                 raise _cancelled()
             [vector], count = self._embedder.embed([text], normalize=True, truncate=False, return_count=True)
+            self._tick()
             vectors.append(vector)
             tokens_in += count
         emit(replies.embeddings(self._model, vectors, tokens_in, as_base64=request.base64))

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -38,6 +39,8 @@ class ModelProcess:
         self.turn = trio.Semaphore(1)
         self.dead = False
         """It has ended, or is not to be trusted any more: use the next one."""
+        self.fault = ""
+        """Why we ended it, in words that follow "because"; "" where it ended by itself."""
         self.last_words = b""
         self._jobs = 0
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
@@ -74,7 +77,7 @@ class ModelProcess:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except (PeerError, msgspec.DecodeError):
-            self.kill()
+            self.kill(because="it answered nonsense")
         if not self._received:
             self.dead = True
             return None
@@ -90,8 +93,10 @@ class ModelProcess:
         finally:
             self._silent.set()
 
-    def kill(self) -> None:
+    def kill(self, *, because: str = "") -> None:
         """End the process at once: it has nothing to save."""
+        if self.process.returncode is None:
+            self.fault = self.fault or because
         self.dead = True
         self.process.kill()
 
@@ -112,14 +117,16 @@ class ModelProcess:
             await self._stderr.aclose()
 
     def how_it_ended(self) -> str:
-        """Return the exit status in words."""
+        """Return what became of it, in words that follow "the model process"."""
         status = self.process.returncode
+        if self.fault:
+            return f"was ended because {self.fault}"
         if status is None:
-            return "it does not answer"
-        return f"signal {-status}" if status < 0 else f"exit status {status}"
+            return "does not answer"
+        return f"died (signal {-status})" if status < 0 else f"died (exit status {status})"
 
 
-async def open_process() -> ModelProcess:
+async def open_process(command: Sequence[str] = WORKER_COMMAND) -> ModelProcess:
     """Start a worker. Raises OSError."""
     pipe = subprocess.PIPE
-    return ModelProcess(await trio.lowlevel.open_process(WORKER_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe))
+    return ModelProcess(await trio.lowlevel.open_process(list(command), stdin=pipe, stdout=pipe, stderr=pipe))

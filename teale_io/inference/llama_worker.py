@@ -16,8 +16,10 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 from teale_io.inference.base import GenerationError, Usage
-from teale_io.inference.llama_engine import CannotLoad, Engine, StopFlag
+from teale_io.inference.llama_engine import CannotLoad, Engine, StopFlag, Watch
 from teale_io.inference.worker_protocol import (
+    WORDS_MAX,
+    WORKING_SECONDS,
     Cancel,
     Done,
     FromWorker,
@@ -27,6 +29,7 @@ from teale_io.inference.worker_protocol import (
     LoadFailed,
     Piece,
     Refused,
+    Working,
     decode_to_worker,
     encode,
 )
@@ -62,7 +65,7 @@ class Worker:
         try:
             engine = Engine(load.parameters, load.model, self._stop)
         except CannotLoad as error:
-            self._send(LoadFailed(str(error)))
+            self._send(LoadFailed(str(error)[:WORDS_MAX]))
             return None
         self._send(Loaded(engine.context))
         return engine
@@ -73,11 +76,12 @@ class Worker:
             # The cancel came before its job was taken up, and its flag has just been cleared.
             self._stop.set()
         try:
-            usage: Usage = engine.answer(job, lambda data: self._send(Piece(job.job, data)))
+            watch = Watch(lambda: self._send(Working(job.job)), WORKING_SECONDS)
+            usage: Usage = engine.answer(job, lambda data: self._send(Piece(job.job, data)), watch)
         except GenerationError as error:
-            return Refused(job.job, error.failure, error.message)
+            return Refused(job.job, error.failure, error.message[:WORDS_MAX])
         except CannotLoad as error:
-            return Refused(job.job, Failure.UNAVAILABLE, str(error))
+            return Refused(job.job, Failure.UNAVAILABLE, str(error)[:WORDS_MAX])
         except Exception as error:
             # The message of an exception may quote the prompt, so only where it came from is written down.
             where = [f"{step.filename}:{step.lineno}" for step in traceback.extract_tb(error.__traceback__)]

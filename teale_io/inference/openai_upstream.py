@@ -37,6 +37,9 @@ ERROR_BYTES_MAX: Final = 64 * 2**10
 MODELS_MAX: Final = 256
 MODEL_NAME_CHARACTERS_MAX: Final = 256
 POLL_TIMEOUT: Final = 10.0
+WHOLE_ANSWER_SECONDS: Final = 3600.0
+"""How long an answer may be computed that is sent whole; the node gives the request up sooner."""
+
 LINGER: Final = 0.05
 """Seconds for a server to end its response after the last of it that matters."""
 
@@ -50,12 +53,12 @@ class _ModelList(msgspec.Struct):
 
 
 class OpenAIUpstream:
-    """The models of the server at `url`; `poll_interval`, `poll_first` and `timeout` are seconds.
+    """The models of the server at `url`; `poll_interval`, `poll_first` and `silence` are seconds.
 
     `url` may end in `/v1` or not. `only` narrows the models down to those that it names. `api_key_env` names the
-    environment variable with the key, if one is needed. `timeout` bounds the silence between two pieces of an
-    answer. While the server is away, it is asked again after `poll_first`, then ever more slowly. Raises
-    LocalError for a URL that is not one.
+    environment variable with the key, if one is needed. `silence` bounds the time between two pieces of a
+    streamed answer; one that comes whole may take as long as whoever asked is willing to wait. While the server is
+    away, it is asked again after `poll_first`, then ever more slowly. Raises LocalError for a URL that is not one.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class OpenAIUpstream:
         only: Sequence[str] = (),
         poll_interval: float = 30,
         poll_first: float = 1,
-        timeout: float = 300,
+        silence: float = 120,
     ) -> None:
         self._base = _base_url(url)
         self._api_key_env = api_key_env
@@ -80,12 +83,8 @@ class OpenAIUpstream:
             first=max(MILLISECOND, round(poll_first * SECOND)),
             last=max(MILLISECOND, round(poll_interval * SECOND)),
         )
-        # Proxies of the environment are for the internet, and .netrc for other people's programs.
-        self._client = httpx.AsyncClient(
-            trust_env=False,
-            timeout=httpx.Timeout(timeout, connect=POLL_TIMEOUT),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-        )
+        self._silence = silence
+        self._client = _new_client()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -102,11 +101,12 @@ class OpenAIUpstream:
     async def generate(self, task: Task, model: str, body: bytes, *, streaming: bool, emit: Emit) -> Usage:
         """Have the server answer; see `Backend`."""
         content = upstream_request(task, model, body, streaming=streaming)
+        streaming = streaming and task is not Task.EMBEDDING
         try:
-            async with self._post(task, content) as response:
+            async with self._post(task, content, streaming=streaming) as response:
                 if response.status_code != httpx.codes.OK:
                     raise status_error(response.status_code, await _read(response, ERROR_BYTES_MAX, cut=True))
-                if streaming and task is not Task.EMBEDDING:
+                if streaming:
                     return await _follow(response, emit)
                 chunk, usage = whole_answer(task, await _read(response, ANSWER_BYTES_MAX))
         except GenerationError as error:
@@ -117,19 +117,22 @@ class OpenAIUpstream:
         return usage
 
     @asynccontextmanager
-    async def _post(self, task: Task, content: bytes) -> AsyncIterator[httpx.Response]:
+    async def _post(self, task: Task, content: bytes, *, streaming: bool) -> AsyncIterator[httpx.Response]:
         """Open the request; what goes wrong on the way becomes a GenerationError."""
         headers = {**self._headers(), "Content-Type": "application/json"}
+        silence = self._silence if streaming else WHOLE_ANSWER_SECONDS
+        timeout = httpx.Timeout(silence, connect=POLL_TIMEOUT)
         answered = False
         try:
             async with self._client.stream(
-                "POST", f"{self._base}/{task.value}", content=content, headers=headers
+                "POST", f"{self._base}/{task.value}", content=content, headers=headers, timeout=timeout
             ) as response:
                 answered = True
                 yield response
         except (httpx.HTTPError, httpx.StreamError) as error:
             if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-                raise GenerationError(Failure.TIMEOUT, "The model server fell silent.") from None
+                message = f"The model server said nothing for {silence:g} s."
+                raise GenerationError(Failure.UNAVAILABLE, message) from None
             if answered:
                 raise _dropped() from None
             self._poll_now.set()
@@ -150,6 +153,8 @@ class OpenAIUpstream:
     async def run(self, changed: Changed, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the list of models fresh; see `Backend`."""
         task_status.started()
+        if self._client.is_closed:  # this is not the first run
+            self._client = _new_client()
         async with self._client:
             while True:
                 self._poll_now = trio.Event()
@@ -169,10 +174,10 @@ class OpenAIUpstream:
         except GenerationError as error:
             models, problem = (), error.message
         if problem and problem != self._problem:
-            log.warning("upstream_unavailable", url=self._base, problem=problem)
+            log.warning("model server unavailable", url=self._base, problem=problem)
         self._models, self._problem = models, problem
         if models != before:
-            log.info("upstream_models", url=self._base, models=models)
+            log.info("models of the model server", url=self._base, models=models)
             changed()
 
     async def _listed_models(self) -> tuple[str, ...]:
@@ -274,6 +279,15 @@ async def _consume(response: httpx.Response, take: Callable[[bytes], bool]) -> N
 
 def _dropped() -> GenerationError:
     return GenerationError(Failure.INTERNAL_ERROR, "The model server dropped the answer in the middle.")
+
+
+def _new_client() -> httpx.AsyncClient:
+    # Proxies of the environment are for the internet, and .netrc for other people's programs.
+    return httpx.AsyncClient(
+        trust_env=False,
+        timeout=POLL_TIMEOUT,
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+    )
 
 
 def _base_url(url: str) -> str:

@@ -30,7 +30,9 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take more of the stream and return the data of the events that it completes."""
-        if self._skip_newline and data:
+        if not data:
+            return []
+        if self._skip_newline:
             # The line ended with the carriage return of the last read; this is the other half of its end.
             data = data.removeprefix(b"\n")
             self._skip_newline = False

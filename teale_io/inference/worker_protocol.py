@@ -1,12 +1,14 @@
 """What a node and its model process say to each other: msgpack in length-prefixed frames over two pipes.
 
-The node sends `Load` first, then one `Generate` at a time; it is answered by any number of `Piece`s and exactly
-one `Done` or `Refused`, also after a `Cancel`. End of file ends the process.
+The node sends `Load` first, then one `Generate` at a time; it is answered by any number of `Piece`s and `Working`s
+and exactly one `Done` or `Refused`, also after a `Cancel`. End of file ends the process. A worker that breaks these
+rules is ended by the node, so what it may say is bounded here.
 """
 
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from teale_io.inference.requests import Request
 from teale_proto.contract import Value
@@ -14,6 +16,14 @@ from teale_proto.inputs import Failure, Task
 
 FRAME_BYTES_MAX: Final = 256 * 2**20
 """Room for the largest answer there is: 2 048 embeddings in JSON."""
+
+
+WORKING_SECONDS: Final = 1.0
+"""How often a worker that has nothing else to say says that it is at work."""
+
+WORDS_MAX: Final = 4096
+_Words: TypeAlias = Annotated[str, Meta(max_length=WORDS_MAX)]
+_Tokens: TypeAlias = Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class LlamaParameters(Value):
@@ -58,13 +68,19 @@ class Cancel(Value, tag=True):
 class Loaded(Value, tag=True):
     """The model is ready."""
 
-    context: int
+    context: _Tokens
 
 
 class LoadFailed(Value, tag=True):
     """The model cannot be loaded; `reason` is meant for people."""
 
-    reason: str
+    reason: _Words
+
+
+class Working(Value, tag=True):
+    """The job goes on, though there is nothing to show for it yet: the prompt is long, or the answer is sent whole."""
+
+    job: int
 
 
 class Piece(Value, tag=True):
@@ -78,8 +94,8 @@ class Done(Value, tag=True):
     """The answer is complete."""
 
     job: int
-    tokens_in: int
-    tokens_out: int
+    tokens_in: _Tokens
+    tokens_out: _Tokens
 
 
 class Refused(Value, tag=True):
@@ -87,11 +103,11 @@ class Refused(Value, tag=True):
 
     job: int
     failure: Failure
-    message: str
+    message: _Words
 
 
 ToWorker: TypeAlias = Load | Generate | Cancel
-FromWorker: TypeAlias = Loaded | LoadFailed | Piece | Done | Refused
+FromWorker: TypeAlias = Loaded | LoadFailed | Working | Piece | Done | Refused
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_to_worker: Final = msgspec.msgpack.Decoder(ToWorker).decode

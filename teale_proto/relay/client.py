@@ -16,6 +16,7 @@ from teale_proto.effects import (
     RelayState,
     ReportRefusal,
     ReportRelay,
+    SendData,
     SendPing,
     SendText,
     WebSocketUrl,
@@ -50,6 +51,7 @@ from teale_proto.rng import Rng
 from teale_proto.secure.identity import Identity
 from teale_proto.timers import Timers
 from teale_proto.wire import relay as wire
+from teale_proto.wire.binary import decode_binary, encode_binary, has_handle, is_binary
 from teale_proto.wire.codec import Flavour, Unknown
 from teale_proto.wire.relay import (
     INVALID_REGISTER,
@@ -82,10 +84,12 @@ __all__ = [
     "SignalReceived",
 ]
 
-RelayClientEffect: TypeAlias = CloseConnection | Connect | ReportRefusal | ReportRelay | SendPing | SendText
+RelayClientEffect: TypeAlias = CloseConnection | Connect | ReportRefusal | ReportRelay | SendData | SendPing | SendText
 Out: TypeAlias = Sink[RelayClientEffect]
 
 _REGISTERED_STATES: Final = frozenset({RelayState.REGISTERING, RelayState.CONNECTED})
+_WAITS_ON: Final = frozenset({OVERLOADED, RATE_LIMITED, SHUTTING_DOWN})
+"""Errors that say when to come back."""
 _LAST_WORDS: Final = frozenset({INVALID_REGISTER, OVERLOADED, REPLACED, SHUTTING_DOWN})
 """Errors after which a relay closes the connection."""
 
@@ -93,14 +97,18 @@ _LAST_WORDS: Final = frozenset({INVALID_REGISTER, OVERLOADED, REPLACED, SHUTTING
 class _Messages:
     """Where messages for the relay go: into effects, in the dialect that it speaks."""
 
-    __slots__ = ("_connection", "_flavour", "_out")
+    __slots__ = ("_binary", "_connection", "_flavour", "_out")
 
-    def __init__(self, connection: ConnectionId, flavour: Flavour, out: Out) -> None:
+    def __init__(self, connection: ConnectionId, flavour: Flavour, out: Out, *, binary: bool) -> None:
         self._connection = connection
         self._flavour = flavour
         self._out = out
+        self._binary = binary
 
     def append(self, message: wire.RelayMessage, /) -> None:
+        if self._binary and isinstance(message, wire.RelayData) and has_handle(message.session_id):
+            self._out.append(SendData(self._connection, encode_binary(message.session_id, message.data)))
+            return
         self._out.append(SendText(self._connection, RELAY_CODEC.encode(message, self._flavour)))
 
 
@@ -136,11 +144,11 @@ class RelayClient:
         self._timers = timers
         self._connection_ids = connection_ids
         self._config = config or RelayClientConfig()
+        self._rng = rng
         self._backoff = Backoff(rng)
         self._sessions = ClientSessions(identity.node_id, self._config, timers, rng)
         self._signature = identity.sign(legacy_registration(identity.node_id)).hex()
         self._flavour = Flavour.DOCUMENTED
-        self._discover_at: Instant = 0
         self._forget_connection()
 
     def _forget_connection(self) -> None:
@@ -148,10 +156,16 @@ class RelayClient:
         self._heard_flavour = False
         self._heard_at: Instant = 0
         self._offences = RateLimit(self._config.offences)
+        self._binary = False
+        """Whether the relay reads binary messages, which we have offered to read ourselves."""
         self._challenges = 0
         self._awaits_listing = False
+        # A relay counts by registration, and a new connection is a new one.
+        self._discovers = RateLimit(self._config.discover)
+        self._discover_at: Instant = 0
         self._registered: Capabilities | None = None
         self._last_words = ""
+        self._return_at: Instant = 0
 
     # The connection.
 
@@ -255,8 +269,12 @@ class RelayClient:
         state = self._next(RelayTrigger.LOST)
         # What the relay said for a good-bye tells people more than that the connection ended.
         reason = self._last_words or reason
+        asked = self._return_at - now
         news = self._drop("the relay connection was lost")
         delay = self._backoff.next_delay()
+        if asked > 0:
+            # All the nodes of a relay that restarts are told the same, and must not come back in the same instant.
+            delay = max(delay, asked + int(self._rng.random() * asked))
         self._timers.set(RelayTimer.RETRY, now + delay)
         self._enter(state, out, reason, delay)
         return news
@@ -285,7 +303,10 @@ class RelayClient:
         """Ask for peers; return False, having done nothing, when the relay would not answer now."""
         if self.state is not RelayState.CONNECTED or now < self._discover_at:
             return False
-        self._discover_at = now + self._config.discover_interval
+        wait = self._discovers.take(now)
+        if wait:
+            self._discover_at = now + wait
+            return False
         self._awaits_listing = True
         self._messages(out).append(wire.Discover(self._identity.node_id, wanted))
         return True
@@ -317,7 +338,7 @@ class RelayClient:
 
     def _messages(self, out: Out) -> "_Messages":
         assert self.connection is not None
-        return _Messages(self.connection, self._flavour, out)
+        return _Messages(self.connection, self._flavour, out, binary=self._binary)
 
     def _register(self, out: Out) -> None:
         self._registered = self._capabilities
@@ -328,6 +349,7 @@ class RelayClient:
             capabilities=self._capabilities,
             signature=self._signature,
             wg_public_key=self._identity.static_public.hex(),
+            binary=True,
         )
         self._messages(out).append(register)
 
@@ -341,6 +363,8 @@ class RelayClient:
         if len(data) > RECEIVED_BYTES_MAX:
             return self._object("message too long", now, out)
         try:
+            if self._binary and is_binary(data):
+                return self._sessions.take_binary(decode_binary(data))
             message, flavour = RELAY_CODEC.decode(data)
         except PeerError as error:
             listed = salvaged(data)
@@ -374,6 +398,7 @@ class RelayClient:
     def _on_ack(self, message: wire.RegisterAck, now: Instant, out: Out) -> News:
         if message.node_id != self._identity.node_id or self.state is not RelayState.REGISTERING:
             return ()
+        self._binary = message.binary
         state = self._next(RelayTrigger.ACKNOWLEDGED)
         self._timers.cancel(RelayTimer.REGISTER)
         self._timers.set(RelayTimer.SETTLE, now + self._config.settle_time)
@@ -403,6 +428,8 @@ class RelayClient:
             seconds = message.retry_after_seconds or 0.0
             wait = int(min(seconds * SECOND, self._config.discover_wait_max))
             self._discover_at = max(self._discover_at, now + wait)
+        if code in _WAITS_ON and message.retry_after_seconds is not None:
+            self._return_at = now + int(min(message.retry_after_seconds * SECOND, self._config.return_wait_max))
         if self.state is RelayState.REGISTERING or code in _LAST_WORDS:
             self._last_words = f"the relay says: {text or code}"
         return (Refused(code, text),)

@@ -14,6 +14,7 @@ from teale_proto.relay.client_states import RelayClientConfig, SessionTimer
 from teale_proto.relay.news import RelayNews, SessionClosed, SessionData, SessionId, SessionOpened, SignalReceived
 from teale_proto.rng import Rng
 from teale_proto.timers import Timers
+from teale_proto.wire.binary import BinaryData
 from teale_proto.wire.relay import (
     Answer,
     IceCandidate,
@@ -116,6 +117,13 @@ class ClientSessions:
         if message.to_node_id != self._own or message.from_node_id == self._own:
             return ()
         return self._ON[type(message)](self, message, messages)
+
+    def take_binary(self, message: BinaryData) -> News:
+        """Take data that names its session and nothing else; the sender is whom we have that session with."""
+        session = self._sessions.get(message.session_id)
+        if session is None or not session.is_open:
+            return ()
+        return (SessionData(session.id, session.peer, message.data),)
 
     def _on_signal(self, message: Signal, messages: Messages) -> News:
         del messages

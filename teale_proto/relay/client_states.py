@@ -80,9 +80,13 @@ class RelayClientConfig(Value):
     silence: Duration = 60 * SECOND
     """A relay that says nothing for two pings and 10 s more is lost."""
     session_timeout: Duration = 10 * SECOND
-    discover_interval: Duration = 10 * SECOND
+    discover: Rate = Rate(burst=2, interval=10 * SECOND)
+    """What relays grant: one for the regular question, and one for a request that cannot wait for it."""
     discover_wait_max: Duration = 300 * SECOND
     """The longest that a relay can make us wait before we ask for peers again."""
+
+    return_wait_max: Duration = 120 * SECOND
+    """The longest that a relay can make us stay away; jitter comes on top."""
 
     offences: Rate = Rate(burst=10, interval=60 * SECOND)
     """Malformed messages, beyond which a connection is given up."""

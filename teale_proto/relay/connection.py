@@ -4,13 +4,15 @@ from enum import Enum
 from typing import TypeAlias
 
 from teale_proto.contract import Duration, Instant, Value
-from teale_proto.effects import RelayEffect, SendText
+from teale_proto.effects import RelayEffect, SendData, SendText
 from teale_proto.inputs import ConnectionAccepted, ConnectionId, NodeId
 from teale_proto.relay.admission import answers_to
 from teale_proto.relay.limits import RateLimit, RelayServerConfig
 from teale_proto.relay.news import SessionId
+from teale_proto.relay.traffic import Source
+from teale_proto.wire.binary import encode_binary, has_handle
 from teale_proto.wire.codec import Flavour
-from teale_proto.wire.relay import RELAY_CODEC, Register, RelayMessage
+from teale_proto.wire.relay import RELAY_CODEC, Register, RelayData, RelayMessage
 
 Out: TypeAlias = list[RelayEffect]
 
@@ -34,12 +36,15 @@ class Complaint(Value):
     severity: Severity = Severity.REFUSAL
     session: SessionId | None = None
     retry_after: Duration | None = None
+    bulk: bool = False
+    """Whether it must not overtake what the sender was sent in that session, its end before all."""
 
 
 class Connection:
     """One WebSocket, and how far its node has come."""
 
     __slots__ = (
+        "accepted_at",
         "challenge",
         "challenged_at",
         "challenges",
@@ -51,10 +56,16 @@ class Connection:
         "offences",
         "pending",
         "registration",
+        "remote",
+        "source",
     )
 
-    def __init__(self, event: ConnectionAccepted, now: Instant, config: RelayServerConfig) -> None:
+    def __init__(self, event: ConnectionAccepted, source: Source, now: Instant, config: RelayServerConfig) -> None:
         self.id: ConnectionId = event.connection
+        self.remote = event.remote.host
+        self.source = source
+        """What the gate knows of it."""
+        self.accepted_at = now
         self.host = event.host
         self.is_ours = answers_to(event.host, event.local, config.names)
         """Whether the host that was dialled is this relay."""
@@ -69,9 +80,13 @@ class Connection:
         self.challenged_at: Instant = 0
         self.challenges = 0
 
-    def send(self, message: RelayMessage, out: Out) -> None:
-        """Send a message in the envelope that the other side speaks."""
-        out.append(SendText(self.id, RELAY_CODEC.encode(message, self.flavour or Flavour.DOCUMENTED)))
+    def send(self, message: RelayMessage, out: Out, *, bulk: bool = False) -> None:
+        """Send a message in the envelope that the other side speaks, data without one where it may."""
+        reads_binary = self.registration is not None and self.registration.reads_binary
+        if reads_binary and isinstance(message, RelayData) and has_handle(message.session_id):
+            out.append(SendData(self.id, encode_binary(message.session_id, message.data), bulk))
+            return
+        out.append(SendText(self.id, RELAY_CODEC.encode(message, self.flavour or Flavour.DOCUMENTED), bulk))
 
 
 class Registration:
@@ -89,6 +104,11 @@ class Registration:
         """Whether the node answered a challenge; otherwise a bare signature was all there was."""
         self.discovers = RateLimit(config.discover)
         self.introductions = RateLimit(config.introductions)
+
+    @property
+    def reads_binary(self) -> bool:
+        """Whether it offered to read binary messages."""
+        return self.register.binary
 
     @property
     def node(self) -> NodeId:

@@ -13,14 +13,16 @@ from typing import Any, ClassVar, Final, TypeAlias, assert_never
 
 import msgspec
 
-from teale_proto.contract import SECOND, Instant, Value
-from teale_proto.effects import CloseConnection, RelayEffect, ReportRefusal
+from teale_proto.contract import SECOND, Duration, Instant, Value
+from teale_proto.effects import CloseConnection, RelayEffect, ReportConnection, ReportRefusal
 from teale_proto.errors import LocalError, PeerError
 from teale_proto.inputs import (
     ConnectionAccepted,
     ConnectionClosed,
     ConnectionId,
     DataReceived,
+    DrainRequested,
+    MessagesReceived,
     PingReceived,
     PongReceived,
     RelayInput,
@@ -30,18 +32,22 @@ from teale_proto.inputs import (
 from teale_proto.relay.admission import CHALLENGE_BYTES, is_signed, names_own_static_key, proves_key, refusal_of
 from teale_proto.relay.connection import Complaint, Connection, Out, Registration, Severity
 from teale_proto.relay.directory import Directory
-from teale_proto.relay.limits import Rate, RelayServerConfig
-from teale_proto.relay.snapshots import SHOWN_CHARACTERS, Health, Listing, MessageCounter, Metrics
+from teale_proto.relay.forwarding import Forwarding
+from teale_proto.relay.limits import Flow, Rate, RelayServerConfig, Traffic
+from teale_proto.relay.snapshots import SHOWN_CHARACTERS, Health, Listing, Metrics
 from teale_proto.relay.switch import SessionDue, Switch
+from teale_proto.relay.traffic import Excess, Gate, Scope
 from teale_proto.rng import Rng
 from teale_proto.timers import Timers
-from teale_proto.wire.codec import Unknown
+from teale_proto.wire.binary import decode_binary, is_binary
+from teale_proto.wire.codec import Flavour, Unknown
 from teale_proto.wire.fields import wire_date
 from teale_proto.wire.relay import (
     INVALID_JSON,
     INVALID_MESSAGE,
     INVALID_REGISTER,
     OVERLOADED,
+    RATE_LIMITED,
     RELAY_CODEC,
     REPLACED,
     SHUTTING_DOWN,
@@ -51,10 +57,19 @@ from teale_proto.wire.relay import (
     RegisterAck,
     RegisterChallenge,
     RegisterProof,
+    RelayData,
     RelayMessage,
 )
 
-__all__ = ["Health", "Listing", "Metrics", "Rate", "RelayServer", "RelayServerConfig"]
+__all__ = ["Flow", "Health", "Listing", "Metrics", "Rate", "RelayServer", "RelayServerConfig", "Traffic"]
+
+# RFC 6455, section 7.4.1, and the registry of close codes that it founded.
+GOING_AWAY: Final = 1001
+POLICY_VIOLATION: Final = 1008
+SERVICE_RESTART: Final = 1012
+TRY_AGAIN_LATER: Final = 1013
+
+STOPPING: Final = "the relay is stopping"
 
 
 class RegistrationDue(Value):
@@ -69,7 +84,11 @@ class SilenceDue(Value):
     connection: ConnectionId
 
 
-RelayTimerKey: TypeAlias = RegistrationDue | SilenceDue | SessionDue
+class DrainDue(Value):
+    """What is still under way has had its time."""
+
+
+RelayTimerKey: TypeAlias = RegistrationDue | SilenceDue | SessionDue | DrainDue
 
 
 class RelayServer:
@@ -87,11 +106,16 @@ class RelayServer:
         self._strangers: dict[ConnectionId, None] = {}
         self._directory = Directory()
         self._switch = Switch(config, self._directory, self._timers, rng, unix_time_at_zero=unix_time_at_zero)
-        self._messages = MessageCounter()
+        self._gate = Gate(config)
+        self._forwarding = Forwarding(message_bytes_max=config.message_bytes_max)
+        self._errors: dict[str, int] = {}
+        self._accepted = 0
+        self._registered = 0
         self._silence = min(config.silence, config.ttl)
         self._started_at: Instant | None = None
         self._now: Instant = 0
         self._is_stopping = False
+        self._is_draining = False
 
     @property
     def deadline(self) -> Instant:
@@ -107,25 +131,29 @@ class RelayServer:
             raise LocalError(f"time ran backwards, from {self._now} to {now}")
         out: Out = []
         if isinstance(event, DataReceived):
-            connection = self._connections.get(event.connection)
-            if connection is not None:
-                self._take(connection, event.data, now, out)
+            self._take_all(event.connection, (event.data,), now, out)
+        elif isinstance(event, MessagesReceived):
+            self._take_all(event.connection, event.messages, now, out)
         elif isinstance(event, PingReceived | PongReceived):
             connection = self._connections.get(event.connection)
             if connection is not None:
-                connection.heard_at = now
+                self._take_ping(connection, now, out)
         elif isinstance(event, ConnectionAccepted):
             self._accept(event, now, out)
         elif isinstance(event, ConnectionClosed):
             connection = self._connections.get(event.connection)
             if connection is not None:
-                self._forget(connection, out)
+                self._forget(connection, event.reason, now, out)
         elif isinstance(event, Woken):
             self._fire_due(now, out)
         elif isinstance(event, StopRequested):
-            self._stop(out)
+            self._stop(GOING_AWAY, now, out)
+        elif isinstance(event, DrainRequested):
+            self._drain(event.patience, now, out)
         else:
             assert_never(event)
+        if self._is_draining:
+            self._release(now, out)
         self._now = now
         if self._started_at is None:
             self._started_at = now
@@ -155,9 +183,17 @@ class RelayServer:
         return Metrics(
             peers=len(self._directory),
             sessions=self._switch.session_count,
-            messages=self._messages.total,
-            messages_last_minute=self._messages.last_minute(now),
+            messages=self._gate.messages,
+            messages_last_minute=self._gate.messages_last_minute(now),
             uptime=0 if self._started_at is None else now - self._started_at,
+            strangers=len(self._strangers),
+            is_draining=self._is_draining,
+            size_bytes=self._gate.size_bytes,
+            connections=self._accepted,
+            registrations=self._registered,
+            sessions_opened=self._switch.sessions_opened,
+            excesses=tuple((scope.value, count) for scope, count in self._gate.excesses.items()),
+            errors=tuple(sorted(self._errors.items())),
         )
 
     # Connections come and go.
@@ -165,44 +201,108 @@ class RelayServer:
     def _accept(self, event: ConnectionAccepted, now: Instant, out: Out) -> None:
         if event.connection in self._connections:
             raise LocalError(f"connection {event.connection} is open already")
+        self._accepted += 1
         if self._is_stopping:
-            out.append(CloseConnection(event.connection, "the relay is stopping"))
+            self._turn_away(event, STOPPING, SERVICE_RESTART, out)
+            return
+        source = self._gate.enter(event.remote.host, now)
+        if source is None:
+            self._turn_away(event, "too many connections from one address", TRY_AGAIN_LATER, out)
             return
         if len(self._strangers) >= self._config.strangers_max:
             # The oldest has had the longest chance; an honest node registers within a round trip.
             oldest = self._connections[next(iter(self._strangers))]
-            self._dismiss(oldest, OVERLOADED, "too many connections that have not registered", out)
-        self._connections[event.connection] = Connection(event, now, self._config)
+            self._dismiss(oldest, OVERLOADED, "too many connections that have not registered", now, out)
+        self._connections[event.connection] = Connection(event, source, now, self._config)
         self._strangers[event.connection] = None
         self._timers.set(RegistrationDue(event.connection), now + self._config.registration_timeout)
 
-    def _dismiss(self, connection: Connection, code: str, reason: str, out: Out) -> None:
+    def _turn_away(self, event: ConnectionAccepted, reason: str, code: int, out: Out) -> None:
+        out.append(CloseConnection(event.connection, reason, code))
+        out.append(ReportConnection(event.connection, event.remote.host, "", 0, 0, 0, reason))
+
+    def _dismiss(
+        self,
+        connection: Connection,
+        code: str,
+        reason: str,
+        now: Instant,
+        out: Out,
+        *,
+        retry_after: Duration | None = None,
+    ) -> None:
         """Close a connection for what its other side did, and tell both it and the operator why."""
-        connection.send(Error(code, reason), out)
+        self._complain(connection, Complaint(code, reason, retry_after=retry_after), out)
         out.append(ReportRefusal(connection.id, reason))
-        self._close(connection, reason, out)
+        closing = TRY_AGAIN_LATER if code in (OVERLOADED, RATE_LIMITED) else POLICY_VIOLATION
+        self._close(connection, reason, closing, now, out)
 
-    def _close(self, connection: Connection, reason: str, out: Out) -> None:
-        out.append(CloseConnection(connection.id, reason))
-        self._forget(connection, out)
+    def _complain(self, connection: Connection, complaint: Complaint, out: Out) -> None:
+        self._errors[complaint.code] = self._errors.get(complaint.code, 0) + 1
+        retry_after_seconds = None if complaint.retry_after is None else complaint.retry_after / SECOND
+        error = Error(complaint.code, complaint.message, retry_after_seconds, complaint.session)
+        connection.send(error, out, bulk=complaint.bulk)
 
-    def _forget(self, connection: Connection, out: Out) -> None:
+    def _close(self, connection: Connection, reason: str, code: int, now: Instant, out: Out) -> None:
+        out.append(CloseConnection(connection.id, reason, code))
+        self._forget(connection, reason, now, out)
+
+    def _forget(self, connection: Connection, reason: str, now: Instant, out: Out) -> None:
+        registration, source = connection.registration, connection.source
+        out.append(
+            ReportConnection(
+                connection.id,
+                connection.remote,
+                "" if registration is None else registration.node[:SHOWN_CHARACTERS],
+                now - connection.accepted_at,
+                source.messages,
+                source.size_bytes,
+                reason,
+            )
+        )
+        self._gate.leave(source, now)
         del self._connections[connection.id]
         self._strangers.pop(connection.id, None)
         self._timers.cancel(RegistrationDue(connection.id))
         self._timers.cancel(SilenceDue(connection.id))
-        if connection.registration is not None:
-            self._switch.node_gone(connection.registration.node, out)
-            self._directory.remove(connection.registration)
+        if registration is not None:
+            self._switch.node_gone(registration.node, out)
+            self._directory.remove(registration)
 
-    def _stop(self, out: Out) -> None:
+    def _stop(self, code: int, now: Instant, out: Out) -> None:
         self._is_stopping = True
+        was_draining, self._is_draining = self._is_draining, False
+        self._timers.cancel(DrainDue())
         # Nobody needs to hear of the end of each session when everybody is told of the end of all.
         self._switch.clear()
-        reason = "the relay is stopping"
         for connection in tuple(self._connections.values()):
-            connection.send(Error(SHUTTING_DOWN, reason), out)
-            self._close(connection, reason, out)
+            if not was_draining:
+                self._announce_end(connection, out)
+            self._close(connection, STOPPING, code, now, out)
+
+    def _announce_end(self, connection: Connection, out: Out) -> None:
+        connection.send(Error(SHUTTING_DOWN, STOPPING, self._config.restart_pause / SECOND), out)
+
+    def _drain(self, patience: Duration, now: Instant, out: Out) -> None:
+        """Tell everybody, and let go at once of all that have no session."""
+        if self._is_stopping:
+            return
+        self._is_stopping = self._is_draining = True
+        self._timers.set(DrainDue(), now + max(patience, 1))
+        self._switch.drain()
+        for connection in tuple(self._connections.values()):
+            self._announce_end(connection, out)
+            registration = connection.registration
+            if registration is None or not self._switch.has_sessions(registration.node):
+                self._close(connection, STOPPING, SERVICE_RESTART, now, out)
+
+    def _release(self, now: Instant, out: Out) -> None:
+        """Let go of those whose last session has ended since."""
+        while released := self._switch.take_released():
+            for node in released:
+                registration = self._directory.get(node)
+                if registration is not None:
+                    self._close(registration.connection, STOPPING, SERVICE_RESTART, now, out)
 
     def _fire_due(self, now: Instant, out: Out) -> None:
         while (key := self._timers.pop_due(now)) is not None:
@@ -210,9 +310,11 @@ class RelayServer:
                 self._switch.fired(key, now, out)
             elif isinstance(key, SilenceDue):
                 self._check_silence(self._connections[key.connection], key, now, out)
+            elif isinstance(key, DrainDue):
+                self._stop(SERVICE_RESTART, now, out)
             else:
                 connection = self._connections[key.connection]
-                self._dismiss(connection, INVALID_REGISTER, "no registration in time", out)
+                self._dismiss(connection, INVALID_REGISTER, "no registration in time", now, out)
 
     def _check_silence(self, connection: Connection, key: SilenceDue, now: Instant, out: Out) -> None:
         # Hearing a node moves no timer: the timer looks, when it fires, at when the node was last heard.
@@ -220,25 +322,47 @@ class RelayServer:
         if lost_at > now:
             self._timers.set(key, lost_at)
         else:
-            self._close(connection, f"silent for {self._silence // SECOND} s", out)
+            self._close(connection, f"silent for {self._silence // SECOND} s", POLICY_VIOLATION, now, out)
 
     # Messages come in.
 
+    def _take_all(self, id: ConnectionId, messages: Sequence[bytes], now: Instant, out: Out) -> None:  # noqa: A002
+        """Take messages in order, as long as they do not end their connection; runs of data go the short way."""
+        taken, fits = 0, True
+        while taken < len(messages) and (connection := self._connections.get(id)) is not None:
+            if fits and (run := self._forwarding.run(connection, messages, taken, self._switch, now)).effects:
+                # Where all of it is too much, one by one some may pass, and each of the others is accounted for.
+                fits = self._gate.admit(connection.source, len(run.effects), run.size_bytes, now) is None
+                if fits:
+                    connection.heard_at = now
+                    out += run.effects
+                    taken += len(run.effects)
+                    continue
+            self._take(connection, messages[taken], now, out)
+            taken += 1
+
     def _take(self, connection: Connection, data: bytes, now: Instant, out: Out) -> None:
         connection.heard_at = now
-        self._messages.count(now)
         complaint = self._judge(connection, data, now, out)
-        if complaint is None:
-            return
+        if complaint is not None:
+            self._reproach(connection, complaint, now, out)
+
+    def _take_ping(self, connection: Connection, now: Instant, out: Out) -> None:
+        connection.heard_at = now
+        excess = self._gate.admit(connection.source, 1, 0, now)
+        complaint = None if excess is None else self._refuse_excess(connection, None, excess, now, out)
+        if complaint is not None:
+            self._reproach(connection, complaint, now, out)
+
+    def _reproach(self, connection: Connection, complaint: Complaint, now: Instant, out: Out) -> None:
         if complaint.severity is Severity.DISMISSAL:
-            self._dismiss(connection, complaint.code, complaint.message, out)
+            self._dismiss(connection, complaint.code, complaint.message, now, out, retry_after=complaint.retry_after)
             return
-        retry_after_seconds = None if complaint.retry_after is None else complaint.retry_after / SECOND
-        connection.send(Error(complaint.code, complaint.message, retry_after_seconds, complaint.session), out)
+        self._complain(connection, complaint, out)
         if complaint.severity is Severity.OFFENCE and connection.offences.take(now):
             reason = f"too many offences, the last one: {complaint.message}"
             out.append(ReportRefusal(connection.id, reason))
-            self._close(connection, reason, out)
+            self._close(connection, reason, POLICY_VIOLATION, now, out)
 
     def _judge(self, connection: Connection, data: bytes, now: Instant, out: Out) -> Complaint | None:
         """Do what a message asks for; return what is wrong with it, if anything."""
@@ -247,12 +371,15 @@ class RelayServer:
         if len(data) > size_max:
             text = f"message of {len(data)} bytes where {size_max} are allowed"
             return Complaint(INVALID_MESSAGE, text, Severity.DISMISSAL)
+        excess = self._gate.admit(connection.source, 1, len(data), now)
         try:
-            message, flavour = RELAY_CODEC.decode(data)
+            message, flavour = self._decode(connection, data)
         except PeerError as error:
             return Complaint(INVALID_MESSAGE if _is_json(data) else INVALID_JSON, error.reason, Severity.OFFENCE)
         if connection.flavour is None:
             connection.flavour = flavour
+        if excess is not None:
+            return self._refuse_excess(connection, message, excess, now, out)
         if isinstance(message, Unknown):
             return Complaint(UNSUPPORTED_MESSAGE, "this relay does not know that kind of message")
         handler = self._ON.get(type(message))
@@ -263,7 +390,43 @@ class RelayServer:
             return handler(self, connection, message, now, out)
         if registration is None:
             return Complaint(INVALID_MESSAGE, "register first", Severity.OFFENCE)
-        return self._switch.take(registration, message, now, out)
+        complaint = self._switch.take(registration, message, now, out)
+        if complaint is None and isinstance(message, RelayData) and not is_binary(data):
+            self._forwarding.learn(message, flavour)
+        return complaint
+
+    def _decode(self, connection: Connection, data: bytes) -> tuple[RelayMessage | Unknown, Flavour]:
+        registration = connection.registration
+        if registration is None or not registration.reads_binary or not is_binary(data):
+            return RELAY_CODEC.decode(data)
+        session_id, content = decode_binary(data)
+        # Where there is no such session, it would be one with itself, which there is not either.
+        partner = self._switch.partner(registration.node, session_id) or registration.node
+        return RelayData(registration.node, partner, session_id, content), Flavour.DOCUMENTED
+
+    def _refuse_excess(
+        self, connection: Connection, message: RelayMessage | Unknown | None, excess: Excess, now: Instant, out: Out
+    ) -> Complaint | None:
+        """Do nothing of what came too fast; say so for each session that it ends, else at most once a second."""
+        source, registration = connection.source, connection.registration
+        self._gate.count_refused(excess)
+        complaint = Complaint(
+            RATE_LIMITED,
+            f"messages come too fast: the limit of {_WHOSE[excess.scope]}",
+            session=getattr(message, "session_id", None),
+            retry_after=excess.wait,
+        )
+        is_cut = (
+            isinstance(message, RelayData) and registration is not None and self._switch.cut(registration, message, out)
+        )
+        if now < source.told_until:
+            return complaint if is_cut else None
+        source.told_until = now + max(excess.wait, SECOND)
+        # Nobody is closed for what all the others do.
+        if excess.scope is not Scope.TOTAL and source.excesses.take(now):
+            pause = self._config.excess_pause
+            return Complaint(RATE_LIMITED, "messages kept coming too fast", Severity.DISMISSAL, retry_after=pause)
+        return complaint
 
     # Registration.
 
@@ -321,11 +484,13 @@ class RelayServer:
         former = self._directory.get(register.node_id)
         if former is not None:
             registration.inherit(former)
+            connection.source.inherit(former.connection.source)
             former.connection.send(Error(REPLACED, "the same node registered on another connection"), out)
-            self._close(former.connection, "replaced by a newer connection", out)
+            self._close(former.connection, "replaced by a newer connection", POLICY_VIOLATION, now, out)
         elif len(self._directory) >= self._config.registrations_max:
             return Complaint(OVERLOADED, "the relay holds as many nodes as it may", Severity.DISMISSAL)
         self._directory.add(registration)
+        self._registered += 1
         connection.registration = registration
         del self._strangers[connection.id]
         self._timers.cancel(RegistrationDue(connection.id))
@@ -344,7 +509,7 @@ class RelayServer:
 
     def _acknowledge(self, registration: Registration, out: Out) -> None:
         registered_at = wire_date(self._unix_time_at_zero + registration.registered_at)
-        ack = RegisterAck(registration.node, registered_at, self._config.ttl // SECOND)
+        ack = RegisterAck(registration.node, registered_at, self._config.ttl // SECOND, registration.reads_binary)
         registration.connection.send(ack, out)
 
     _ON: ClassVar[
@@ -359,6 +524,11 @@ class RelayServer:
 _WRONG_STATIC_KEY: Final = Complaint(
     INVALID_REGISTER, "wgPublicKey is not the key that follows from nodeID", Severity.DISMISSAL
 )
+_WHOSE: Final = {
+    Scope.CLIENT: "one connection",
+    Scope.ADDRESS: "one address",
+    Scope.TOTAL: "this relay, for all together",
+}
 _ANYTHING: Final = msgspec.json.Decoder()
 
 

@@ -10,13 +10,15 @@ from teale_proto.relay.news import SessionId
 class Session:
     """One conversation between two registered nodes."""
 
-    __slots__ = ("heard_at", "id", "initiator", "is_open", "target")
+    __slots__ = ("heard_at", "id", "initiator", "is_open", "is_reopened", "target")
 
     def __init__(self, id: SessionId, initiator: NodeId, target: NodeId, now: Instant) -> None:  # noqa: A002
         self.id = id
         self.initiator = initiator
         self.target = target
         self.is_open = False
+        self.is_reopened = False
+        """Whether a session of the same id was open before, whose data may still be under way."""
         self.heard_at = now
 
     def other(self, node: NodeId) -> NodeId:
@@ -54,6 +56,10 @@ class Sessions:
     def all(self) -> Sequence[Session]:
         """Return every session, the oldest first."""
         return tuple(self._by_id.values())
+
+    def has(self, node: NodeId) -> bool:
+        """Return whether `node` takes part in any session."""
+        return node in self._by_node
 
     def of(self, node: NodeId) -> Sequence[Session]:
         """Return the sessions that `node` takes part in, the oldest first."""

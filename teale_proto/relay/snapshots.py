@@ -27,13 +27,26 @@ class Listing(Value):
 
 
 class Metrics(Value):
-    """Counters since the relay started."""
+    """What there is now, and counters since the relay started."""
 
     peers: int
     sessions: int
     messages: int
     messages_last_minute: int
     uptime: Duration
+    strangers: int = 0
+    """Connections that have not registered."""
+    is_draining: bool = False
+    size_bytes: int = 0
+    """Bytes of the messages that have passed."""
+    connections: int = 0
+    """Connections so far, and so on."""
+    registrations: int = 0
+    sessions_opened: int = 0
+    excesses: tuple[tuple[str, int], ...] = ()
+    """Messages that came too fast, by whose limit it was: `client`, `address` or `total`."""
+    errors: tuple[tuple[str, int], ...] = ()
+    """Complaints to clients, by their code; a closed set."""
 
 
 class MessageCounter:
@@ -45,14 +58,14 @@ class MessageCounter:
         self.total = 0
         self._seconds: deque[list[int]] = deque(maxlen=60)
 
-    def count(self, now: Instant) -> None:
-        """Count one message."""
-        self.total += 1
+    def count(self, now: Instant, messages: int = 1) -> None:
+        """Count messages."""
+        self.total += messages
         second = now // SECOND
         if self._seconds and self._seconds[-1][0] == second:
-            self._seconds[-1][1] += 1
+            self._seconds[-1][1] += messages
         else:
-            self._seconds.append([second, 1])
+            self._seconds.append([second, messages])
 
     def last_minute(self, now: Instant) -> int:
         """Return how many came in the 60 seconds up to and with the current one."""

@@ -2,9 +2,12 @@
 
 Nothing is passed on that names another sender than the node itself. A session belongs to the two nodes that
 it was opened between: one opens it, the other takes it up, and only then does data pass.
+
+A session never loses a message in its middle: what cannot be carried ends it, and both sides are told. Its data, and
+the end that must not overtake it, are sent as bulk; everything else goes first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from teale_proto.contract import Duration, Instant, Value
@@ -17,8 +20,9 @@ from teale_proto.relay.sessions import Session, Sessions
 from teale_proto.rng import Rng
 from teale_proto.timers import Timers
 from teale_proto.wire import relay as wire
+from teale_proto.wire.codec import Flavour
 from teale_proto.wire.fields import wire_date
-from teale_proto.wire.relay import INVALID_MESSAGE, PEER_NOT_FOUND, RATE_LIMITED, SESSION_REFUSED
+from teale_proto.wire.relay import INVALID_MESSAGE, PEER_NOT_FOUND, RATE_LIMITED, SESSION_REFUSED, SHUTTING_DOWN
 
 
 class SessionDue(Value):
@@ -45,6 +49,10 @@ class Switch:
         self._timers = timers
         self._rng = rng
         self._unix_time_at_zero = unix_time_at_zero
+        self._is_draining = False
+        self._released: list[NodeId] = []
+        self.sessions_opened = 0
+        """How many sessions have been taken up so far."""
 
     @property
     def session_count(self) -> int:
@@ -62,6 +70,48 @@ class Switch:
         """End the sessions of a node that is no longer registered."""
         for session in self._sessions.of(node):
             self._end(session, (session.other(node),), out)
+
+    def drain(self) -> None:
+        """Open no sessions any more, and remember who has none left."""
+        self._is_draining = True
+
+    def has_sessions(self, node: NodeId) -> bool:
+        """Return whether `node` takes part in any session."""
+        return self._sessions.has(node)
+
+    def take_released(self) -> Sequence[NodeId]:
+        """Return the nodes whose last session ended since the last call, while draining."""
+        released, self._released = self._released, []
+        return released
+
+    def partner(self, node: NodeId, session_id: SessionId) -> NodeId | None:
+        """Return with whom a node has a session, None where there is no such session."""
+        session = self._sessions.get(session_id)
+        return session.other(node) if session is not None and node in (session.initiator, session.target) else None
+
+    def may_pass(self, sender: NodeId, to: NodeId, session_id: SessionId, now: Instant) -> Registration | None:
+        """Return where data of an open session goes, having noted that it is in use; None where it may not pass."""
+        session = self._sessions.between(session_id, sender, to)
+        if session is None or not session.is_open:
+            return None
+        session.heard_at = now
+        target = self._directory.get(to)
+        assert target is not None, "a node's sessions go with it"
+        return target
+
+    def cut(self, sender: Registration, message: wire.RelayData, out: Out) -> bool:
+        """End the session of data that cannot be carried; return whether there was one.
+
+        The caller complains to the sender, naming the session: deployed nodes do not read that, and get `relayClose`.
+        """
+        session = self._sessions.between(message.session_id, sender.node, message.to_node_id)
+        if session is None:
+            return False
+        knows_our_errors = sender.connection.flavour is Flavour.DOCUMENTED
+        self._end(
+            session, (session.other(sender.node),) if knows_our_errors else (sender.node, message.to_node_id), out
+        )
+        return True
 
     def clear(self) -> None:
         """Forget every session without a word to anybody."""
@@ -88,7 +138,9 @@ class Switch:
         for node in told:
             registration = self._directory.get(node)
             assert registration is not None, "a node's sessions go with it"
-            registration.connection.send(wire.RelayClose(session.other(node), node, session.id), out)
+            registration.connection.send(wire.RelayClose(session.other(node), node, session.id), out, bulk=True)
+        if self._is_draining:
+            self._released += [node for node in (session.initiator, session.target) if not self._sessions.has(node)]
 
     # What nodes ask for.
 
@@ -125,6 +177,8 @@ class Switch:
         session_id = message.session_id
         if message.to_node_id == sender.node:
             return Complaint(INVALID_MESSAGE, "a session needs two nodes", Severity.OFFENCE, session_id)
+        if self._is_draining:
+            return Complaint(SHUTTING_DOWN, "the relay is stopping", session=session_id)
         target = self._directory.get(message.to_node_id)
         if target is None:
             return _not_found(session_id)
@@ -136,11 +190,13 @@ class Switch:
         wait = sender.introductions.take(now)
         if wait:
             return _too_often(session_id, wait)
+        session = Session(session_id, sender.node, target.node, now)
         if former is not None:
+            session.is_reopened = former.is_open or former.is_reopened
             self._end(former, (), out)
-        self._sessions.add(Session(session_id, sender.node, target.node, now))
+        self._sessions.add(session)
         self._timers.set(SessionDue(session_id), now + self._config.session_opening)
-        target.connection.send(message, out)
+        target.connection.send(message, out, bulk=session.is_reopened)
         return None
 
     def _on_relay_ready(
@@ -156,15 +212,17 @@ class Switch:
         if not session.is_open:
             session.is_open = True
             session.heard_at = now
-            self._pass(message, out)
+            self.sessions_opened += 1
+            target = self._directory.get(message.to_node_id)
+            assert target is not None, "a node's sessions go with it"
+            target.connection.send(message, out, bulk=session.is_reopened)
         return None
 
     def _on_relay_data(self, sender: Registration, message: wire.RelayData, now: Instant, out: Out) -> Complaint | None:
-        session = self._sessions.between(message.session_id, sender.node, message.to_node_id)
-        if session is None or not session.is_open:
+        target = self.may_pass(sender.node, message.to_node_id, message.session_id, now)
+        if target is None:
             return _no_session(message.session_id)
-        session.heard_at = now
-        self._pass(message, out)
+        target.connection.send(message, out, bulk=True)
         return None
 
     def _on_relay_close(
@@ -181,11 +239,6 @@ class Switch:
     ) -> Complaint | None:
         del sender, message, now, out
         return Complaint(INVALID_MESSAGE, "only a relay sends that", Severity.OFFENCE)
-
-    def _pass(self, message: wire.Passed, out: Out) -> None:
-        target = self._directory.get(message.to_node_id)
-        assert target is not None, "a node's sessions go with it"
-        target.connection.send(message, out)
 
     _ON: ClassVar[Mapping[type[Any], Callable[["Switch", Registration, Any, Instant, Out], Complaint | None]]] = {
         wire.Discover: _on_discover,
@@ -218,7 +271,7 @@ def _not_found(session: SessionId) -> Complaint:
 
 def _no_session(session: SessionId) -> Complaint:
     # No offence: the other side may have ended the session while this was on its way.
-    return Complaint(INVALID_MESSAGE, "there is no such open session", session=session)
+    return Complaint(INVALID_MESSAGE, "there is no such open session", session=session, bulk=True)
 
 
 def _too_often(session: SessionId, wait: Duration) -> Complaint:

@@ -12,10 +12,13 @@ prologue and the payloads, which enter the handshake's hash.
 
 Every payload is the beginning of
 
-    version (1) | sender's id (32) | sender's start id (8) | recipient's id as the sender knows it (32)
+    version (1) | sender's id (32) | start id (8) | abilities (1) | recipient's id as the sender knows it (32)
 
-    XX  1 →  version            2 ←  … start id            3 →  … recipient's id
-    IK  1 →  … start id         2 ←  … start id
+    XX  1 →  version            2 ←  … abilities           3 →  … recipient's id
+    IK  1 →  … abilities        2 ←  … abilities
+
+Abilities are bits, of which those that are not known here mean nothing: 1 says that AES is fast on the sender's
+processor. Where both sides say so, records are sealed with AES-GCM (`records` tells why that is sound).
 
 A relay can replay message 1 of an old IK handshake, and the responder, which answers at once, has then
 finished with a peer that may be absent. The keys are of no use to the relay, so the first record that opens
@@ -34,7 +37,7 @@ from teale_proto.errors import LocalError, PeerError
 from teale_proto.inputs import NodeId
 from teale_proto.rng import Rng
 from teale_proto.secure.identity import Identity, Secret, static_key_of
-from teale_proto.secure.records import MESSAGE_MAX, REKEY_AFTER, Channel
+from teale_proto.secure.records import MESSAGE_MAX, REKEY_AFTER, Channel, Cipher
 
 __all__ = ["Channel", "Handshake", "Pattern", "PROTOCOL_VERSION", "RawHandshake"]
 
@@ -42,12 +45,14 @@ PROTOCOL_VERSION: Final = 1
 
 INSTANCE_BYTES: Final = 8
 HANDSHAKE_MESSAGE_MAX: Final = 256
-"""Bytes of one handshake message; the largest that is used has 137."""
+"""Bytes of one handshake message; the largest that is used has 138."""
 
 _LABEL: Final = b"teale-noise"
 _KEY_BYTES: Final = 32
 _GREETING: Final = 1
-_INTRODUCTION: Final = _GREETING + _KEY_BYTES + INSTANCE_BYTES
+_ABILITIES: Final = _GREETING + _KEY_BYTES + INSTANCE_BYTES
+_INTRODUCTION: Final = _ABILITIES + 1
+_FAST_AES: Final = 1
 _CONFIRMATION: Final = _INTRODUCTION + _KEY_BYTES
 
 
@@ -152,12 +157,14 @@ class Handshake(Secret):
     """
 
     __slots__ = (
+        "_abilities",
         "_expected",
         "_failed",
         "_identity",
         "_initiator",
         "_instance",
         "_pattern",
+        "_peer_abilities",
         "_raw",
         "_step",
         "_taken",
@@ -180,6 +187,7 @@ class Handshake(Secret):
         prologue: bytes,
         instance: bytes,
         rng: Rng,
+        fast_aes: bool,
     ) -> None:
         """Use `xx` or `ik` instead."""
         if len(instance) != INSTANCE_BYTES:
@@ -190,6 +198,8 @@ class Handshake(Secret):
         self._initiator = initiator
         self._expected = expected
         self._instance = instance
+        self._abilities = _FAST_AES if fast_aes else 0
+        self._peer_abilities = 0
         self._step = 0
         self._failed = False
         self._taken = False
@@ -205,8 +215,13 @@ class Handshake(Secret):
         )
 
     @classmethod
-    def xx(cls, identity: Identity, *, initiator: bool, instance: bytes, rng: Rng) -> "Handshake":
-        """Begin a handshake with whoever is on the other side; `instance` is our start id, 8 bytes."""
+    def xx(
+        cls, identity: Identity, *, initiator: bool, instance: bytes, rng: Rng, fast_aes: bool = False
+    ) -> "Handshake":
+        """Begin a handshake with whoever is on the other side.
+
+        `instance` is our start id, 8 bytes; `fast_aes` says that this machine would rather have AES.
+        """
         return cls(
             identity,
             Pattern.XX,
@@ -215,15 +230,25 @@ class Handshake(Secret):
             prologue=_LABEL + bytes([PROTOCOL_VERSION]),
             instance=instance,
             rng=rng,
+            fast_aes=fast_aes,
         )
 
     @classmethod
     def ik(
-        cls, identity: Identity, *, initiator: bool, peer: NodeId, context: bytes, instance: bytes, rng: Rng
+        cls,
+        identity: Identity,
+        *,
+        initiator: bool,
+        peer: NodeId,
+        context: bytes,
+        instance: bytes,
+        rng: Rng,
+        fast_aes: bool = False,
     ) -> "Handshake":
         """Begin a handshake with `peer`, which both sides know from elsewhere.
 
-        `context` is whatever else both sides must agree on, such as the id of the relay session. Raises PeerError
+        `context` is whatever else both sides must agree on, such as the id of the relay session. `fast_aes` says that
+        this machine would rather have AES. Raises PeerError
         where `peer` is not a usable id, or is our own.
         """
         ids = (identity.node_id, peer) if initiator else (peer, identity.node_id)
@@ -236,6 +261,7 @@ class Handshake(Secret):
             prologue=b"".join((_LABEL, bytes([PROTOCOL_VERSION]), ids[0].encode(), ids[1].encode(), context)),
             instance=instance,
             rng=rng,
+            fast_aes=fast_aes,
         )
 
     @property
@@ -277,12 +303,14 @@ class Handshake(Secret):
         if not self.finished or self._taken:
             raise LocalError("a channel can be taken once, when the handshake is finished")
         self._taken = True
+        both_fast = self._abilities & self._peer_abilities & _FAST_AES
         sending_key, receiving_key = self._raw.split()
         return Channel(
             sending_key=sending_key,
             receiving_key=receiving_key,
             handshake_hash=self._raw.handshake_hash,
             protocol_name=self._raw.protocol_name,
+            cipher=Cipher.AES_256_GCM if both_fast else Cipher.CHACHA20_POLY1305,
             message_max=message_max,
             rekey_after=rekey_after,
         )
@@ -290,7 +318,7 @@ class Handshake(Secret):
     def _own_payload(self) -> bytes:
         recipient = b"" if self.peer is None else bytes.fromhex(self.peer)
         own = bytes.fromhex(self._identity.node_id)
-        return b"".join((bytes([PROTOCOL_VERSION]), own, self._instance, recipient))
+        return b"".join((bytes([PROTOCOL_VERSION]), own, self._instance, bytes([self._abilities]), recipient))
 
     def _read(self, message: bytes) -> None:
         if len(message) > HANDSHAKE_MESSAGE_MAX:
@@ -316,7 +344,8 @@ class Handshake(Secret):
         if recipient and recipient != bytes.fromhex(self._identity.node_id):
             raise PeerError("the other side believes that it talks to another node")
         self.peer = claimed
-        self.peer_instance = payload[_GREETING + _KEY_BYTES : _INTRODUCTION]
+        self.peer_instance = payload[_GREETING + _KEY_BYTES : _ABILITIES]
+        self._peer_abilities = payload[_ABILITIES]
 
 
 def _static_key_of_another(identity: Identity, peer: NodeId) -> bytes:

@@ -1,7 +1,7 @@
 """The messages between two nodes, the same over the LAN and through a relay.
 
-`inferenceCancel`, `goodbye`, and the fields `task` and `timeoutMs` of `inferenceRequest` are ours; a deployed
-node ignores what it does not know.
+`passcodeStart`, `passcodeConfirm`, `inferenceCancel`, `goodbye`, and the fields `task` and `timeoutMs` of
+`inferenceRequest` are ours; a deployed node ignores what it does not know.
 """
 
 from typing import Annotated, Final, TypeAlias, get_args
@@ -39,6 +39,18 @@ class Hello(_Greeting):
 
 class HelloAck(_Greeting):
     """The answer to `hello`; from now on both sides may ask."""
+
+
+class PasscodeStart(Message):
+    """Our share of the passcode exchange, in hexadecimal; empty from the side that was dialled and has no passcode."""
+
+    share: Hex
+
+
+class PasscodeConfirm(Message):
+    """The proof, in hexadecimal, that its sender has the passcode."""
+
+    proof: Hex
 
 
 class _Beat(Message):
@@ -170,6 +182,8 @@ class Goodbye(Message):
 ClusterMessage: TypeAlias = (
     Hello
     | HelloAck
+    | PasscodeStart
+    | PasscodeConfirm
     | Heartbeat
     | HeartbeatAck
     | InferenceRequest

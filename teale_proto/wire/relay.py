@@ -50,6 +50,8 @@ class Register(Message):
     capabilities: Capabilities
     signature: Hex
     wg_public_key: Hex | None = None
+    binary: bool = False
+    """Ours: the node reads binary messages (`wire.binary`)."""
 
 
 class RegisterChallenge(Message):
@@ -71,6 +73,8 @@ class RegisterAck(Message):
     node_id: Id
     registered_at: float
     ttl_seconds: Count
+    binary: bool = False
+    """Ours: the relay reads binary messages, and sends them."""
 
 
 class DiscoverFilter(Message):

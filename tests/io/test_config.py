@@ -6,7 +6,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from teale_io.config import FILE_SIZE_MAX, KEYS, Config, ConfigError, UnknownKey, keys_set_in, load_config, set_value
+from teale_io.config import (
+    FILE_SIZE_MAX,
+    KEYS,
+    Config,
+    ConfigError,
+    UnknownKey,
+    keys_set_in,
+    load_config,
+    set_value,
+    with_environment,
+)
 from teale_io.paths import Paths
 
 
@@ -220,6 +230,12 @@ def test_model_files_are_relative_to_the_configuration(file: Path) -> None:
     )
 
 
+def test_the_certificates_of_the_relay_are_found_where_the_configuration_is(file: Path) -> None:
+    assert load_config(file).wan_relay_ca == ""
+    file.write_text('wan_relay_ca = "relay.pem"\n')
+    assert load_config(file).wan_relay_ca == str(file.parent / "relay.pem")
+
+
 def test_everything_is_below_the_home_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = Paths.find({"TEALE_HOME": "one"})
@@ -241,3 +257,28 @@ def test_two_programs_that_set_different_keys_lose_neither(file: Path) -> None:
         thread.join()
     config = load_config(file)
     assert (config.lan_port, config.api_port, config.queue_max) == (10, 10, 10)
+
+
+# The relay's token.
+
+TOKEN = "0123456789abcdef"
+
+
+def test_the_environment_comes_before_the_file(file: Path) -> None:
+    set_value(file, "wan_relay_token", [TOKEN])
+    config = load_config(file)
+    assert config.wan_relay_token == TOKEN
+    assert with_environment(config, {}) == config
+    assert with_environment(config, {"TEALE_RELAY_TOKEN": TOKEN[::-1]}).wan_relay_token == TOKEN[::-1]
+
+
+def test_a_token_is_neither_shown_nor_quoted(file: Path) -> None:
+    assert "wan_relay_token='(set)'" in repr(Config(wan_relay_token=TOKEN))
+    assert TOKEN not in repr(Config(wan_relay_token=TOKEN))
+    assert "wan_relay_token=''" in repr(Config())
+    refusal = refusal_of(file, 'wan_relay_token = "too short"')
+    assert refusal.startswith("FILE, line 1: wan_relay_token must be a token of 16 to 256 letters, digits and -._~+/")
+    assert "too short" not in refusal
+    with pytest.raises(ConfigError, match=r"^TEALE_RELAY_TOKEN must be a token") as caught:
+        with_environment(Config(), {"TEALE_RELAY_TOKEN": "too short"})
+    assert "too short" not in str(caught.value)

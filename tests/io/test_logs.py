@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from teale_io import logs
-from teale_io.logs import TEXT_CHARACTERS_MAX, hide
+from teale_io.logs import TEXT_CHARACTERS_MAX, duration, for_people, hide
 
 SCRIPT = """
 import logging, sys, structlog
@@ -58,3 +58,29 @@ def test_long_text_is_shortened() -> None:
 
 def test_every_level_name_is_known_to_the_standard_library() -> None:
     assert set(logs.LEVELS) <= {name.lower() for name in logging.getLevelNamesMapping()}
+
+
+def test_people_read_durations_and_names_where_programs_get_numbers_and_ids() -> None:
+    event = {
+        "event": "x",
+        "took_seconds": 0.25,
+        "peer": "bob (b2)",
+        "peer_id": "b2" * 32,
+        "node_id": "a1",
+        "seconds": 1,
+    }
+    assert for_people(None, "info", event) == {
+        "event": "x",
+        "took": "250 ms",
+        "peer": "bob (b2)",
+        "node_id": "a1",
+        "seconds": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 ms"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (59.94, "59.9 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")],
+)
+def test_durations_are_shown_as_people_say_them(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown

@@ -40,10 +40,12 @@ class Relay:
 
 
 @contextlib.asynccontextmanager
-async def relay(*arguments: str) -> AsyncIterator[Relay]:
-    """Run a relay on a free port until the block ends."""
+async def relay(*arguments: str, log: Path | None = None) -> AsyncIterator[Relay]:
+    """Run a relay on a free port until the block ends; what it logs goes to `log`, if there is one."""
     command = [sys.executable, "-c", MAIN, "--port", "0", *arguments]
-    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    with contextlib.ExitStack() as files:
+        stderr = None if log is None else files.enter_context(log.open("wb"))
+        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=stderr)
     assert process.stdout is not None
     try:
         line = b""
@@ -99,9 +101,9 @@ def register(client: ClientConnection, who: Identity, *, host: str = "127.0.0.1"
     assert hear(client, "registerAck")["nodeID"] == node
 
 
-async def get(url: str) -> httpx.Response:
+async def get(url: str, **headers: str) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE_SECONDS) as client:
-        return await client.get(url)
+        return await client.get(url, headers=headers)
 
 
 async def test_nodes_register_find_each_other_and_are_counted() -> None:
@@ -122,7 +124,7 @@ async def test_nodes_register_find_each_other_and_are_counted() -> None:
                 assert shown[0]["loadedModels"] == ["tiny"]
 
         await with_client(running.url, meet)
-        metrics = (await get(f"{running.http}/metrics")).json()
+        metrics = (await get(f"{running.http}/metrics", accept="application/json")).json()
         assert metrics.keys() == {
             "peers",
             "messagesPerMinute",

@@ -279,6 +279,18 @@ def test_an_outbox_joins_small_pieces_and_leaves_large_ones_alone() -> None:
     assert outbox.take() == b""
 
 
+def test_what_waits_can_be_dropped_without_tearing_a_piece_apart() -> None:
+    outbox = Outbox()
+    outbox.put(b"begun", bulk=True)
+    outbox.settle(outbox.take(), 2)
+    outbox.put(b"first")
+    outbox.put(b"bulk", bulk=True)
+    outbox.drop_waiting()
+    outbox.put(b"bye")
+    assert outbox.size_bytes == 6
+    assert bytes(outbox.take()) + bytes(outbox.take()) == b"gunbye"
+
+
 def test_what_was_not_sent_waits_in_front() -> None:
     outbox = Outbox()
     outbox.put(b"hello")

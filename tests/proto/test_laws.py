@@ -35,10 +35,16 @@ from teale_proto.inputs import (
     StopRequested,
     Task,
 )
-from tests.proto.world import RELAY_URL, AnyCore, Entry, World, chunk, make_node, make_relay
+from teale_proto.secure.passcode import Passcode
+from teale_proto.wire.codec import Flavour
+from tests.proto.deployed import DeployedNode, DeployedRelay, OpenSession, Tell
+from tests.proto.world import RELAY_URL, AnyCore, Entry, World, chunk, identity, make_node, make_relay
 
 LAN = {"wan_enabled": False}
 WAN = {"lan_enabled": False, "wan_enabled": True, "wan_relay_url": RELAY_URL}
+PASSCODE = {**LAN, "lan_passcode": Passcode("correct horse")}
+WRONG = {**LAN, "lan_passcode": Passcode("battery staple")}
+LEGACY = {**WAN, "allow_plaintext_legacy": True}
 RELAY = "relay.test"
 ASK = Ask("r", Task.CHAT, "m", b'{"model":"m","messages":[]}')
 
@@ -71,6 +77,38 @@ def eventful_relay() -> World:
     return world
 
 
+@cache
+def eventful_doors() -> World:
+    """Return a LAN with a passcode on which the same happened, and where one node has the wrong one."""
+    world = World(3)
+    for number, name in enumerate("abcd", 1):
+        config = WRONG if name == "d" else PASSCODE
+        world.add_node(name, number, lan="home", models=("m",) if name in "bc" else (), **config)
+    world.start("a", "b", "c", "d")
+    world.run_for(20 * SECOND)
+    _ask_around(world)
+    return world
+
+
+@cache
+def eventful_past() -> World:
+    """Return a deployed relay and node, with which one of ours talked without encryption, both ways."""
+    world = World(4)
+    world.add(RELAY, DeployedRelay())
+    world.add_node("a", 1, models=("n",), **LEGACY)
+    world.add("mac", DeployedNode(identity(50), flavour=Flavour.SWIFT, models=["m"]))
+    world.start("a", "mac")
+    world.run_for(60 * SECOND)
+    world.feed("a", ASK)
+    world.feed("mac", OpenSession(world.id("a")))
+    request = {"requestID": "r", "request": {"model": "n"}, "streaming": False}
+    world.feed("mac", Tell({"inferenceRequest": request}))
+    world.answering.add("a")
+    world.feed("mac", Tell({"inferenceRequest": {**request, "requestID": "s"}}))
+    world.run_for(300 * SECOND)
+    return world
+
+
 def _ask_around(world: World) -> None:
     world.answering.update("bc")
     world.feed("a", ASK)
@@ -100,6 +138,9 @@ CASES = {
     "node on a LAN, answering": Case(eventful_lan, "b", lambda: make_node("b", 2, **LAN)),
     "node behind a relay, asking": Case(eventful_relay, "a", lambda: make_node("a", 1, **WAN)),
     "node behind a relay, answering": Case(eventful_relay, "b", lambda: make_node("b", 2, **WAN)),
+    "node on a LAN with a passcode": Case(eventful_doors, "a", lambda: make_node("a", 1, **PASSCODE)),
+    "node with the wrong passcode": Case(eventful_doors, "d", lambda: make_node("d", 4, **WRONG)),
+    "node with a deployed peer": Case(eventful_past, "a", lambda: make_node("a", 1, **LEGACY)),
     "relay": Case(eventful_relay, RELAY, lambda: make_relay(RELAY)),
 }
 

@@ -110,7 +110,8 @@ def test_a_handshake_moved_to_another_relay_session_fails() -> None:
     ("data", "why"),
     [
         (frame(b"GET / HTTP/1.1\r\n"), "neither our Noise handshake nor JSON"),
-        (frame(b"\x01" + bytes(96)), "neither our Noise handshake nor JSON"),
+        (frame(b"\x01" + bytes(96)), "the deployed handshake, which is not Noise IK"),
+        (frame(b"\x03" + bytes(96)), "neither our Noise handshake nor JSON"),
         (frame(b'{"type":"hello"}'), "does not encrypt"),
         (frame(b""), "neither our Noise handshake nor JSON"),
         (frame(MAGIC + bytes(40)), "handshake failed"),

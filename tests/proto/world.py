@@ -242,11 +242,8 @@ class World:
     def answer(self, name: str, generation: StartGeneration, *pieces: str) -> None:
         """Answer a generation completely."""
         for piece in pieces or ("hello", " world"):
-            self._queue.append((name, GenerationChunk(generation.job, chunk(piece))))
-        self._queue.append((name, GenerationFinished(generation.job, 3, len(pieces or "ab"))))
-        if not self._busy:
-            name, event = self._queue.popleft()
-            self.feed(name, event)
+            self.feed(name, GenerationChunk(generation.job, chunk(piece)))
+        self.feed(name, GenerationFinished(generation.job, 3, len(pieces or "ab")))
 
     def _advertise(self, name: str, service: ServiceFound) -> None:
         self.advertised[name] = service

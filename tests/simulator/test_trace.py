@@ -56,8 +56,10 @@ def test_subscribers_get_every_later_entry() -> None:
 
 
 def test_a_summary_names_the_fields_and_shortens_payloads() -> None:
-    assert SECOND.summary == "connection=1, data=b'data'"
-    assert Entry(1, "a", SendData(1, b"x" * 1000)).summary == f"connection=1, data=b'{'x' * 24}'… 1000 bytes"
+    assert SECOND.summary == "connection=1, data=b'data', bulk=False"
+    assert (
+        Entry(1, "a", SendData(1, b"x" * 1000)).summary == f"connection=1, data=b'{'x' * 24}'… 1000 bytes, bulk=False"
+    )
 
 
 def test_an_entry_becomes_a_line_of_json_and_of_text() -> None:
@@ -65,7 +67,10 @@ def test_an_entry_becomes_a_line_of_json_and_of_text() -> None:
         "at": 2,
         "host": "bob",
         "kind": "SendData",
-        "summary": "connection=1, data=b'data'",
+        "summary": "connection=1, data=b'data', bulk=False",
     }
     assert line(SECOND).endswith(b"\n")
-    assert lines([FIRST, SECOND]).splitlines()[1] == "    0.000002  bob        SendData(connection=1, data=b'data')"
+    assert (
+        lines([FIRST, SECOND]).splitlines()[1]
+        == "    0.000002  bob        SendData(connection=1, data=b'data', bulk=False)"
+    )

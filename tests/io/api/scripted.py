@@ -135,6 +135,9 @@ class ScriptedService:
             asked=0,
         )
 
+    def problems(self) -> tuple[str, ...]:
+        return ("big.gguf is not a GGUF file",)
+
     def peers(self) -> tuple[PeerStatus, ...]:
         return (_peer(BOB, PeerState.CONNECTED, ("org/big", "tiny")), _peer(CAROL, PeerState.LOST, ("gone",)))
 

@@ -20,6 +20,7 @@ async def test_status_has_the_names_of_the_fields_and_the_values_of_the_enums() 
     assert status["hardware"]["total_ram_gb"] == 16.0
     assert status["loaded_models"] == ["tiny"]
     assert status["version"] == "1.2.3"
+    assert status["problems"] == ["big.gguf is not a GGUF file"]
 
 
 async def test_peers_are_connected_or_listed() -> None:

@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 from teale_io.cli.app import App
 from teale_io.cli.main import teale
 from teale_io.cli.settings import written
-from teale_io.config import KEYS, Config, load_config
+from teale_io.config import KEYS, SECRETS, Config, load_config
 from teale_io.paths import Paths, Runtime, write_runtime
 from teale_proto.inputs import NodeId
 from teale_proto.secure.identity import to_multibase
@@ -86,6 +86,19 @@ def test_the_list_shows_every_key_with_its_meaning(teale_command: Teale) -> None
     assert keys["api_port"]["is_set"] is False
 
 
+def test_a_token_is_set_without_being_shown(teale_command: Teale, paths: Paths) -> None:
+    token = "0123456789abcdef"
+    shown = [teale_command("config", "set", "wan_relay_token", token), teale_command("config", "list")]
+    shown += [teale_command("config", "set", "wan_relay_token", token, "--json")]
+    shown += [teale_command("config", "list", "--json")]
+    for ended in shown:
+        assert ended.code == 0
+        assert "(set)" in ended.out
+        assert token not in ended.out + ended.err
+    assert teale_command("config", "get", "wan_relay_token").out == f"{token}\n", "who asks for it gets it"
+    assert paths.config_file.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_model_file_named_from_where_one_stands_is_kept_as_an_absolute_path(
     teale_command: Teale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,11 +157,15 @@ def _urls(*schemes: str) -> SearchStrategy[str]:
 
 
 _STRINGS: dict[str, SearchStrategy[Any]] = {
+    "lan_passcode": st.sampled_from(["", "correct horse", "123456"]),
+    "trusted_nodes": st.lists(st.sampled_from(["ab" * 32, "CD" * 32]), max_size=3),
     "display_name": _LINE,
     "lan_host": st.just("") | _IP,
     "lan_interfaces": st.lists(_LINE, max_size=4),
     "wan_relay_url": _urls("ws", "wss"),
     "api_host": _IP | st.just("localhost"),
+    "wan_relay_ca": _LINE.map(lambda name: "/etc/" + name) | st.just(""),
+    "wan_relay_token": st.from_regex(r"\A[a-zA-Z0-9._~+/-]{16,40}=?\Z") | st.just(""),
     "gguf_models": st.lists(_LINE.map(lambda name: "/models/" + name), max_size=4),
     "openai_urls": st.lists(_urls("http", "https"), max_size=4),
     "openai_api_key_env": st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True) | st.just(""),
@@ -160,6 +177,7 @@ _RANGES = {
     "max_concurrent_requests": (1, 1024),
     "queue_max": (0, 65_536),
     "request_timeout_seconds": (1, 86_400),
+    "backend_silence_seconds": (1, 86_400),
 }
 
 
@@ -187,10 +205,11 @@ def test_any_value_that_is_set_is_what_get_returns_and_what_set_takes_again(chan
             return result.stdout
 
         run("set", "api_allow_remote", "true")
-        for name, value in (each for each in changes if each[0] != "api_allow_remote"):
+        for name, value in (each for each in changes if each[0] not in ("api_allow_remote", "lan_encryption")):
             value = tuple(value) if isinstance(value, list) else value
             run("set", name, "--", written(value))
             assert getattr(load_config(Paths.below(Path(home)).config_file), name) == value
             shown = run("get", name).removesuffix("\n")
             assert shown == written(value)
-            assert run("set", name, "--", shown) == f"{name} = {shown}\n"
+            echo = "(set)" if name in SECRETS and shown else shown
+            assert run("set", name, "--", shown) == f"{name} = {echo}\n"

@@ -62,6 +62,14 @@ def test_status_is_loud_about_an_unencrypted_lan(teale_command: Teale, node: Fak
     assert "relay" not in shown
 
 
+def test_status_shows_what_keeps_the_models_from_being_served(teale_command: Teale, node: FakeNode) -> None:
+    assert "problem" not in lines(teale_command("status").out)
+    document = json.loads(encode(STATUS)) | {"problems": ["a.gguf is not a GGUF file", "The backend failed."]}
+    node.answer_json("/api/status", document)
+    shown = teale_command("status").out
+    assert "\nproblem: a.gguf is not a GGUF file\nproblem: The backend failed.\n" in shown
+
+
 def test_status_for_programs_is_what_the_node_says(teale_command: Teale, node: FakeNode) -> None:
     document = teale_command("status", "--json").document
     assert document["node_id"] == ALICE

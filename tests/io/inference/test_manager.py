@@ -34,6 +34,7 @@ class Scripted:
 
     def fall_over(self) -> None:
         self._break.set()
+        self._break = trio.Event()
 
     async def generate(self, task: Task, model: str, body: bytes, *, streaming: bool, emit: Emit) -> Usage:
         assert self._answer is not None
@@ -191,13 +192,28 @@ async def test_commands_that_are_illegal_now_are_refused() -> None:
             manager.start(start(1))
 
 
-async def test_a_backend_that_falls_over_takes_only_its_models_with_it(capsys: pytest.CaptureFixture[str]) -> None:
-    broken = Scripted("b")
+async def test_a_backend_that_falls_over_takes_only_its_models_and_jobs_with_it_and_comes_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def never(emit: Emit) -> Usage:
+        emit(b"1")
+        await trio.sleep_forever()
+        raise AssertionError
+
+    broken = Scripted("b", answer=never)
     async with managed([broken, Scripted("m", answer=two_chunks)]) as (manager, fed):
+        manager.start(start(1, "b"))
+        await fed.until(GenerationChunk(1, b"1"))
         broken.fall_over()
-        await fed.until(LoadedModelsChanged(("m",)))
-        manager.start(start(1))
-        await fed.until(GenerationFinished(1, 3, 2))
+        message = "The backend failed and is being restarted."
+        await fed.until(LoadedModelsChanged(("m",)), GenerationFailed(1, Failure.INTERNAL_ERROR, message))
+        assert list(manager.problems) == [message]
+        manager.start(start(2))
+        await fed.until(GenerationFinished(2, 3, 2))
+        await fed.until_true(lambda: fed.events[-1] == LoadedModelsChanged(("b", "m")))
+        assert not manager.problems
+        manager.start(start(1, "b"))
+        await fed.until_true(lambda: fed.events.count(GenerationChunk(1, b"1")) == 2)
     assert "a prompt" not in str(capsys.readouterr())
 
 

@@ -217,14 +217,15 @@ async def test_a_server_that_does_not_stream_is_an_internal_error() -> None:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_server_that_falls_silent_is_a_timeout(begun: bool) -> None:
+async def test_a_server_that_falls_silent_is_unavailable(begun: bool) -> None:
     async def play(exchange: Exchange) -> None:
         if begun:
             await exchange.begin(SSE)
             await exchange.send(event("a"))
         await exchange.gone()
 
-    assert (await failure_of(play, timeout=0.05)).failure is Failure.TIMEOUT
+    error = await failure_of(play, silence=0.05)
+    assert (error.failure, error.message) == (Failure.UNAVAILABLE, "The model server said nothing for 0.05 s.")
 
 
 async def test_a_cancelled_request_hangs_up_and_the_next_one_is_answered() -> None:

@@ -12,7 +12,17 @@ from typing import Any
 import msgspec
 
 from teale_proto.contract import NEVER, SECOND, Core, Duration, Instant
-from teale_proto.effects import CloseConnection, Connect, RelayEffect, ReportRefusal, ReportRelay, SendPing, SendText
+from teale_proto.effects import (
+    CloseConnection,
+    Connect,
+    RelayEffect,
+    ReportConnection,
+    ReportRefusal,
+    ReportRelay,
+    SendData,
+    SendPing,
+    SendText,
+)
 from teale_proto.inputs import (
     WAKE,
     Address,
@@ -28,6 +38,7 @@ from teale_proto.relay.client import RelayClient, RelayClientConfig, RelayNews
 from teale_proto.relay.server import RelayServer, RelayServerConfig
 from teale_proto.secure.identity import Identity
 from teale_proto.timers import Timers
+from teale_proto.wire.binary import is_binary
 from teale_proto.wire.codec import Flavour
 from teale_proto.wire.relay import (
     RELAY_CODEC,
@@ -76,6 +87,7 @@ class Relay:
         self.server = RelayServer(config, Random(1), unix_time_at_zero=UNIX_TIME_AT_ZERO)
         self.now: Instant = 0
         self.refusals: list[str] = []
+        self.ended: list[ReportConnection] = []
         self.is_reachable = True
         self.clients: list[ClientNode] = []
         self._numbers = count(2, 2)
@@ -97,30 +109,36 @@ class Relay:
 
     def _carry_out(self, effect: RelayEffect) -> None:
         match effect:
-            case SendText():
+            case SendText() | SendData():
                 if (end := self._ends.get(effect.connection)) is not None:
                     end.hear(effect.data)
             case CloseConnection():
                 if (end := self._ends.pop(effect.connection, None)) is not None:
-                    end.end(effect.reason)
+                    end.end(effect.reason, effect.code)
             case ReportRefusal():
                 self.refusals.append(effect.reason)
+            case ReportConnection():
+                self.ended.append(effect)
             case _:
                 raise AssertionError(effect)
 
-    def accept(self, end: "RawNode | ClientNode", host: str = HOST, local: Address = LOCAL) -> ConnectionId:
+    def accept(
+        self, end: "RawNode | ClientNode", host: str = HOST, local: Address = LOCAL, remote: Address = REMOTE
+    ) -> ConnectionId:
         number = next(self._numbers)
         self._ends[number] = end
-        self.feed(ConnectionAccepted(number, REMOTE, local, host))
+        self.feed(ConnectionAccepted(number, remote, local, host))
         return number
 
     def hang_up(self, connection: ConnectionId, reason: str = "reset") -> None:
         if self._ends.pop(connection, None) is not None:
             self.feed(ConnectionClosed(connection, reason))
 
-    def node(self, of: Identity, flavour: Flavour = Flavour.DOCUMENTED, **register: Any) -> "RawNode":
+    def node(
+        self, of: Identity, flavour: Flavour = Flavour.DOCUMENTED, *, remote: str = REMOTE.host, **register: Any
+    ) -> "RawNode":
         """Return a raw node that has registered and heard so."""
-        node = RawNode(self, of, flavour)
+        node = RawNode(self, of, flavour, remote=remote)
         node.register(**register)
         assert node.kinds()[-1] == "registerAck"
         node.inbox.clear()
@@ -161,6 +179,7 @@ class RawNode:
         *,
         host: str = HOST,
         local: Address = LOCAL,
+        remote: str = REMOTE.host,
     ) -> None:
         self.relay = relay
         self.identity = of
@@ -169,19 +188,23 @@ class RawNode:
         self.raw: list[bytes] = []
         self.inbox: list[RelayMessage] = []
         self.closed: str | None = None
-        self.connection = relay.accept(self, host, local)
+        self.close_code = 0
+        self.connection = relay.accept(self, host, local, Address(remote, 40000))
 
     @property
     def id(self) -> NodeId:
         return self.identity.node_id
 
     def hear(self, data: bytes) -> None:
-        message, _ = RELAY_CODEC.decode(data)
         self.raw.append(data)
+        if is_binary(data):
+            return
+        message, _ = RELAY_CODEC.decode(data)
         self.inbox.append(message)  # type: ignore[arg-type]  # the relay sends nothing unknown
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, code: int) -> None:
         self.closed = reason
+        self.close_code = code
 
     def kinds(self) -> list[str]:
         return [RELAY_CODEC.kinds[type(message)] for message in self.inbox]
@@ -269,7 +292,7 @@ class ClientNode:
                         self.client.opened(self.relay.now, self.effects)
                     else:
                         self.client.failed("unreachable", self.relay.now, self.effects)
-                case SendText() if self._wire is not None:
+                case (SendText() | SendData()) if self._wire is not None:
                     self.relay.feed(DataReceived(self._wire, effect.data))
                 case SendPing() if self._wire is not None:
                     self.relay.feed(PingReceived(self._wire))
@@ -283,7 +306,8 @@ class ClientNode:
         self.news += self.client.received(data, self.relay.now, self.effects)
         self.carry_out()
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, code: int) -> None:
+        del code
         self._wire = None
         self.news += self.client.closed(reason, self.relay.now, self.effects)
         self.carry_out()

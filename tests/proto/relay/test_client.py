@@ -286,7 +286,7 @@ def test_capabilities_that_change_while_registering_are_told_afterwards() -> Non
     assert [message.capabilities for message in relay.said(Register)] == [CAPABILITIES, changed]
 
 
-def test_peers_can_be_asked_for_every_ten_seconds() -> None:
+def test_peers_can_be_asked_for_every_ten_seconds_and_once_in_between() -> None:
     relay = Relay()
     bob = relay.node(BOB)
     alice = relay.client(ALICE)
@@ -296,9 +296,9 @@ def test_peers_can_be_asked_for_every_ten_seconds() -> None:
         asked.append(alice.client.discover(wanted, relay.now, alice.effects))
         alice.carry_out()
         relay.advance(SECOND)
-    assert [second for second, done in enumerate(asked) if done] == [0, 10, 20]
+    assert [second for second, done in enumerate(asked) if done] == [0, 1, 10, 20]
     listings = [news.peers for news in alice.news if isinstance(news, PeersListed)]
-    assert [[peer.node_id for peer in peers] for peers in listings] == [[bob.id]] * 3
+    assert [[peer.node_id for peer in peers] for peers in listings] == [[bob.id]] * 4
 
 
 def test_nobody_is_asked_while_the_relay_is_not_connected() -> None:
@@ -307,8 +307,9 @@ def test_nobody_is_asked_while_the_relay_is_not_connected() -> None:
     relay.accept()
     assert not relay.client.discover(None, 0, relay.out)
     relay.acknowledge()
-    assert relay.client.discover_at == 0
     assert relay.client.discover(None, 0, relay.out)
+    assert relay.client.discover(None, 0, relay.out)
+    assert not relay.client.discover(None, 0, relay.out)
     assert relay.client.discover_at == 10 * SECOND
 
 

@@ -386,7 +386,7 @@ def test_a_relay_that_stops_says_so() -> None:
         assert_refused(node, "shutting_down", "stopping")
         assert node.closed == "the relay is stopping"
     late = ConnectionAccepted(100, REMOTE, LOCAL, HOST)
-    assert relay.feed(late) == [CloseConnection(100, "the relay is stopping")]
+    assert relay.feed(late)[0] == CloseConnection(100, "the relay is stopping", 1012)
     assert relay.server.health().peers == 0
     assert relay.feed(WAKE) == []
 

@@ -239,8 +239,8 @@ def test_a_responder_is_told_apart_from_its_own_echo() -> None:
 def payload(
     *, sender: NodeId, version: int = PROTOCOL_VERSION, instance: bytes = b"liar-001", recipient: NodeId | None = None
 ) -> bytes:
-    ids = bytes.fromhex(sender) + instance + (b"" if recipient is None else bytes.fromhex(recipient))
-    return bytes([version]) + ids
+    recipient_id = b"" if recipient is None else bytes.fromhex(recipient)
+    return b"".join((bytes([version]), bytes.fromhex(sender), instance, b"\0", recipient_id))
 
 
 def carol_answering(alice: Handshake, said: bytes) -> bytes:
@@ -439,5 +439,5 @@ def test_any_key_in_a_greeting_is_refused_or_answered(key: bytes) -> None:
     except PeerError:
         assert not bob.my_turn
     else:
-        assert len(bob.write()) == 137
+        assert len(bob.write()) == 138
         assert bob.peer is None

@@ -97,7 +97,8 @@ def test_dates_count_from_2001() -> None:
 KINDS = """
 register registerAck discover discoverResponse offer answer iceCandidate relayOpen relayReady relayClose relayData
 peerJoined peerLeft error registerChallenge registerProof
-hello helloAck heartbeat heartbeatAck inferenceRequest inferenceChunk inferenceComplete inferenceError inferenceCancel
+hello helloAck passcodeStart passcodeConfirm heartbeat heartbeatAck inferenceRequest inferenceChunk inferenceComplete
+inferenceError inferenceCancel
 loadModel modelLoaded modelLoadError modelQuery modelQueryResponse modelTransferRequest modelTransferChunk
 modelTransferComplete goodbye
 """

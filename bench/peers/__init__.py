@@ -1,0 +1,1 @@
+"""Ends and relays of other systems, to compare with."""

@@ -1,0 +1,320 @@
+"""The reference tables: configuration, commands, exit codes, failures, codes, limits and state tables.
+
+Values come from the code. Words come from its docstrings and, where it has none, from the mappings here, each of
+which a test holds against what it describes.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from enum import Enum
+from types import ModuleType
+from typing import Any, Final, TypeAlias
+
+import click
+import msgspec
+from _tables import annotations, code, constants, documented, duration, number, size, table
+
+from simulator.cli import main as sim_command
+from teale_io.api.errors import problem_of
+from teale_io.api.limits import Limits
+from teale_io.cli.exits import Exit
+from teale_io.cli.main import teale
+from teale_io.cli.settings import written
+from teale_io.config import KEYS, Config
+from teale_io.node_app import main as node_command
+from teale_io.relay_app import main as relay_command
+from teale_proto import asking, contacts, exchange, link, liveness, node, peers, routing, serving
+from teale_proto.asking import RETRIED
+from teale_proto.effects import ReportFailed
+from teale_proto.inputs import Failure
+from teale_proto.liveness import ON
+from teale_proto.relay import client_sessions, client_states
+from teale_proto.relay.client_states import NEXT_STATE, RelayClientConfig
+from teale_proto.relay.limits import Rate, RelayServerConfig
+from teale_proto.secure import noise, records
+from teale_proto.wire import relay as wire
+
+# Configuration and commands.
+
+COMMANDS: Final[Mapping[str, click.Command]] = {
+    "teale": teale,
+    "teale-node": node_command,
+    "teale-relay": relay_command,
+    "teale-sim": sim_command,
+}
+
+
+def config_keys() -> str:
+    """Return every key of the configuration file."""
+    computed = {field.name for field in msgspec.structs.fields(Config) if field.default is msgspec.NODEFAULT}
+    rows = [
+        (
+            f'<span id="{key.name}"></span>`{key.name}`',
+            "the host's name" if key.name in computed else code(written(key.default)) or '`""`',
+            key.expected + (", any number of them" if key.is_list else ""),
+            key.help,
+        )
+        for key in KEYS.values()
+    ]
+    return table(("key", "default", "allowed", "meaning"), rows)
+
+
+def cli(program: str) -> str:
+    """Return the help of a program and of all its commands, each under its heading."""
+    sections = []
+    for words, command in commands(COMMANDS[program], program):
+        context = click.Context(command, info_name=words, max_content_width=100, terminal_width=100)
+        sections.append(f"### `{words}`\n\n```text\n{command.get_help(context)}\n```")
+    return "\n\n".join(sections)
+
+
+def commands(command: click.Command, words: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield a command and everything below it, with the words that call it."""
+    yield words, command
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            yield from commands(command.commands[name], f"{words} {name}")
+
+
+def exit_codes() -> str:
+    """Return the exit codes of `teale`."""
+    texts = documented(Exit)
+    rows = [(str(each.value), code(each.name.lower()), texts[each.name] or "Done.") for each in Exit]
+    return table(("code", "`type` under `--json`", "meaning"), rows)
+
+
+# Errors.
+
+_FAILURE_TEXTS: Final[Mapping[Failure, tuple[str, str]]] = {
+    Failure.MODEL_NOT_LOADED: (
+        "No node that can be reached serves the model.",
+        "Look at `teale models`; check the spelling; start the node that has it.",
+    ),
+    Failure.QUEUE_FULL: (
+        "Every node that serves the model is at its limit, and no other is in sight.",
+        "Try again later; raise `queue_max` or `max_concurrent_requests` where the model runs.",
+    ),
+    Failure.UNAVAILABLE: (
+        "Every node that was asked failed, the node is stopping, or the model server behind a node cannot be reached.",
+        "The message lists the nodes and their reasons; look at their logs.",
+    ),
+    Failure.INTERNAL_ERROR: (
+        "The serving node's backend failed, or sent something that is not an answer.",
+        "Look at the log of the node that `x-teale-served-by` names.",
+    ),
+    Failure.TIMEOUT: (
+        "There was no complete answer within `request_timeout_seconds`.",
+        "Ask for less (`max_tokens`), or raise the limit.",
+    ),
+    Failure.CANCELLED: ("The client went away, or the node dropped an answer that nobody read.", "Nothing."),
+    Failure.INVALID_REQUEST: (
+        "The serving backend does not accept the request.",
+        "The message says what it objects to.",
+    ),
+    Failure.PEER_LOST: (
+        "The serving node disappeared after the first token had come, or too many nodes in a row did.",
+        "Ask again: the text that has come is not the whole answer.",
+    ),
+}
+
+
+def failures() -> str:
+    """Return every way in which a request can fail, and what the local API makes of it."""
+    rows = []
+    for failure, (meaning, remedy) in _FAILURE_TEXTS.items():
+        remote = problem_of(ReportFailed("", failure, "", 1), served_here=False)
+        here = problem_of(ReportFailed("", failure, "", 1), served_here=True)
+        status = str(remote.status) if here.status == remote.status else f"{remote.status} ({here.status} served here)"
+        retried = "yes" if failure in RETRIED else "no"
+        rows.append((code(failure.value), status, code(remote.code), retried, meaning, remedy))
+    return table(("on the wire", "HTTP status", "API `code`", "retried elsewhere", "meaning", "what to do"), rows)
+
+
+_RELAY_CODES: Final[Mapping[str, tuple[str, str]]] = {
+    wire.PEER_NOT_FOUND: ("The node that is meant is not registered here.", "stays open"),
+    wire.INVALID_JSON: ("The message is not JSON.", "an offence"),
+    wire.INVALID_MESSAGE: (
+        "The message is malformed, too long, out of place, or names another sender or a session that is not open.",
+        "depends; too long ends it",
+    ),
+    wire.INVALID_REGISTER: (
+        "The registration is wrong: no proof, late proof, another host name, a foreign key, or none in time.",
+        "mostly closed",
+    ),
+    wire.RATE_LIMITED: ("Too many of these; `retryAfterSeconds` says when the next is welcome.", "stays open"),
+    wire.UNSUPPORTED_MESSAGE: ("The relay does not know that kind of message.", "stays open"),
+    wire.REPLACED: ("The same node registered on another connection.", "closed"),
+    wire.SESSION_REFUSED: ("The session's id is taken, or the node has too many sessions.", "stays open"),
+    wire.OVERLOADED: ("The relay holds as many nodes, or strangers, as it may.", "closed"),
+    wire.SHUTTING_DOWN: ("The relay stops.", "closed"),
+}
+
+
+def relay_codes() -> str:
+    """Return the codes of a relay's `error`."""
+    rows = [(code(name), meaning, then) for name, (meaning, then) in _RELAY_CODES.items()]
+    return table(("code", "meaning", "the connection"), rows)
+
+
+# Limits.
+
+LIMIT_MODULES: Final[tuple[ModuleType, ...]] = (
+    link,
+    noise,
+    records,
+    peers,
+    liveness,
+    contacts,
+    node,
+    asking,
+    exchange,
+    serving,
+    client_states,
+    client_sessions,
+)
+
+DURATIONS: Final = frozenset({"TIMEOUT_MAX"})
+"""Durations that are not declared as such."""
+
+_LIMIT_TEXTS: Final[Mapping[str, str]] = {
+    "link.RECORD_MAX": "Bytes of one frame after the handshake: one encrypted record.",
+    "noise.PROTOCOL_VERSION": "First byte of every handshake payload.",
+    "noise.INSTANCE_BYTES": "Bytes of the random start id that a node draws when it starts.",
+    "records.TAG_BYTES": "Bytes of the authentication tag at the end of a record.",
+    "peers.PEERS_MAX": "Peers that are up at the same time.",
+    "contacts.SERVICES_MAX": "Advertisements on the LAN that are remembered.",
+    "contacts.LISTED_MAX": "Nodes named by the relay that are remembered.",
+    "contacts.FAILING_MAX": "Nodes whose failed attempts are remembered.",
+    "node.DISCOVER_EVERY": "Between questions to the relay for nodes, with up to a second of jitter.",
+    "node.DISCOVER_SOON_TIMES": "How many of the first questions come at the shorter interval.",
+    "asking.ASKS_MAX": "Requests of the local application that are under way.",
+    "asking.ATTEMPTS_MAX": "Nodes that one request is tried on.",
+    "serving.QUEUE_MAX": "Jobs that wait, unless `queue_max` says otherwise.",
+    "serving.QUEUE_BYTES_MAX": "Bytes of all requests that wait.",
+    "serving.TIMEOUT_MAX": "The longest time that a peer can give a job.",
+}
+
+
+def core_limits() -> str:
+    """Return the sizes, numbers and times that the core's modules declare."""
+    rows = [
+        (f"`{_short(module)}.{name}`", _limit(module, name, value), limit_text(module, name))
+        for module in LIMIT_MODULES
+        for name, value in constants(module).items()
+    ]
+    return table(("name", "value", "meaning"), rows)
+
+
+def limit_text(module: ModuleType, name: str) -> str:
+    """Return what a constant means, "" where nobody has said so."""
+    return _LIMIT_TEXTS.get(f"{_short(module)}.{name}") or documented(module)[name]
+
+
+def _short(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _limit(module: ModuleType, name: str, value: int) -> str:
+    if name in DURATIONS or "Duration" in annotations(module)[name]:
+        return duration(value)
+    return size(value) if limit_text(module, name).startswith("Bytes") or "BYTES_MAX" in name else number(value)
+
+
+_FIELD_TEXTS: Final[Mapping[str, str]] = {
+    "RelayServerConfig.ttl": "What `registerAck` promises.",
+    "RelayServerConfig.message_bytes_max": "Bytes of one message of a registered node.",
+    "RelayServerConfig.total_traffic": "For the relay as a whole.",
+    "RelayServerConfig.connections_per_address_max": "Connections from one address.",
+    "RelayServerConfig.registrations_max": "Nodes that are registered at the same time.",
+    "RelayServerConfig.sessions_max": "Sessions in all, open or opening.",
+    "RelayClientConfig.connect_timeout": "How long opening the WebSocket may take.",
+    "RelayClientConfig.register_timeout": "How long the relay may take to acknowledge the registration.",
+    "RelayClientConfig.settle_time": "How long a registration must hold before the next failure counts as the first.",
+    "RelayClientConfig.ping_interval": "Between WebSocket pings.",
+    "RelayClientConfig.session_timeout": "How long the other side may take to accept a session.",
+    "RelayClientConfig.discover_interval": "The shortest time between two questions for nodes.",
+    "RelayClientConfig.listings_max": "Nodes that are taken from one answer.",
+    "RelayClientConfig.sessions_per_peer_max": "Sessions that one peer has opened.",
+}
+
+
+def relay_limits() -> str:
+    """Return the limits of a relay."""
+    return _fields(RelayServerConfig, besides={"names", "allow_legacy_register"})
+
+
+def relay_client_limits() -> str:
+    """Return the limits of a node towards its relay."""
+    return _fields(RelayClientConfig)
+
+
+def api_limits() -> str:
+    """Return the limits of the local API."""
+    return _fields(Limits)
+
+
+def field_text(owner: type[msgspec.Struct], name: str) -> str:
+    """Return what a field of a set of limits means, "" where nobody has said so."""
+    return _FIELD_TEXTS.get(f"{owner.__name__}.{name}") or documented(owner)[name]
+
+
+def _fields(owner: type[msgspec.Struct], *, besides: Set[str] = frozenset()) -> str:
+    declared = annotations(owner)
+    rows = [
+        (code(field.name), _amount(declared[field.name], field.name, field.default), field_text(owner, field.name))
+        for field in msgspec.structs.fields(owner)
+        if field.name not in besides
+    ]
+    return table(("name", "default", "meaning"), rows)
+
+
+def _amount(annotation: str, name: str, value: Any) -> str:
+    if isinstance(value, Rate):
+        return f"{value.burst} at once, then one every {duration(value.interval)}"
+    if isinstance(value, msgspec.Struct):
+        parts = {field: getattr(value, field) for field in value.__struct_fields__}
+        # Whether a part is in bytes is said by the name of the whole.
+        unit = "bytes" if "bytes" in name else ""
+        return ", ".join(
+            f"{field.replace('_', ' ')} {_amount('', field + unit, part)}" for field, part in parts.items()
+        )
+    if value is None:
+        return "no limit"
+    if annotation == "Duration":
+        return duration(value)
+    if "seconds" in name:
+        return f"{value:g} s"
+    return size(value) if "bytes" in name else number(value)
+
+
+# Routing.
+
+_ROUTING_NUMBERS: Final[Mapping[str, str]] = {
+    "NEAR_EQUAL": "Part of the best score from which a node counts as near-equal.",
+    "GOOD_ENOUGH_HERE": "Part of the best score from which this machine answers itself.",
+    "SWAP_PENALTY": "Factor for a node that would have to load the model.",
+    "UNKNOWN_SPEED": "Tokens a second that are assumed where no node has told its speed.",
+    "THERMAL_WEIGHT": "Factor by heat.",
+}
+
+
+def routing_numbers() -> str:
+    """Return the numbers that routing decides by."""
+    rows = []
+    for name, meaning in _ROUTING_NUMBERS.items():
+        value = getattr(routing, name)
+        shown = ", ".join(f"{level} {factor}" for level, factor in value.items()) if name == "THERMAL_WEIGHT" else value
+        rows.append((code(f"routing.{name}"), str(shown), meaning))
+    return table(("name", "value", "meaning"), rows)
+
+
+# State tables.
+
+_Table: TypeAlias = Mapping[Any, Enum]
+"""From a state and a trigger, both enums, to a state."""
+TABLES: Final[Mapping[str, _Table]] = {"liveness": ON, "relay-client": NEXT_STATE}
+
+
+def transitions(which: str) -> str:
+    """Return a state table as text, for those who do not see its diagram."""
+    rows = [(code(state.value), trigger.value, code(then.value)) for (state, trigger), then in TABLES[which].items()]
+    return table(("state", "what happens", "next state"), rows)

@@ -1,0 +1,1 @@
+"""NATs: what they do, how to observe it from behind one, and the server that helps observing."""

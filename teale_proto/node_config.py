@@ -1,0 +1,70 @@
+"""What a node is told about itself, and what follows from that: its rules, and what it says of itself."""
+
+from teale_proto.contract import SECOND, Duration, Value
+from teale_proto.door import Door, Join
+from teale_proto.errors import LocalError
+from teale_proto.inputs import NodeId, ServiceRecord
+from teale_proto.secure.passcode import Passcode
+from teale_proto.wire.cluster import DeviceInfo, Hello
+from teale_proto.wire.relay import Capabilities, Hardware
+
+
+class NodeConfig(Value):
+    """What a node is told about itself."""
+
+    display_name: str
+    hardware: Hardware = Hardware()
+    heartbeat: Duration = 15 * SECOND
+    lan_enabled: bool = True
+    lan_encrypted: bool = True
+    fast_aes: bool = False
+    """Whether this machine seals faster with AES-GCM than with ChaCha20-Poly1305; used where the peer's does too."""
+    lan_join: Join | None = None
+    """Who may join on the LAN; None is PASSCODE where there is one, and OPEN where there is none."""
+    lan_passcode: Passcode | None = None
+    wan_enabled: bool = False
+    wan_relay_url: str = ""
+    wan_peers_max: int = 8
+    """Nodes with models that a node keeps a relay session with, so that the first request finds it ready."""
+    wan_join: Join = Join.OPEN
+    """Who may talk to this node through the relay: OPEN or PAIRED."""
+    trusted_nodes: tuple[NodeId, ...] = ()
+    """Those that may join where only paired nodes may."""
+    allow_plaintext_legacy: bool = False
+    """For a closed test network: talk without encryption to deployed nodes that have none, through the relay."""
+    max_concurrent_requests: int = 1
+    queue_max: int = 256
+
+
+def door_of(config: NodeConfig) -> Door:
+    """Return who may join, by the configuration. Raises LocalError for rules that cannot be kept."""
+    join = config.lan_join
+    if join is None:
+        join = Join.OPEN if config.lan_passcode is None else Join.PASSCODE
+    if join is not Join.OPEN and not config.lan_encrypted:
+        raise LocalError(f"lan_join is {join.value}, but where lan_encryption is off nobody can prove anything")
+    return Door(
+        lan_join=join,
+        wan_join=config.wan_join,
+        passcode=config.lan_passcode,
+        trusted=config.trusted_nodes,
+        plaintext_legacy=config.allow_plaintext_legacy,
+    )
+
+
+def greeting_of(config: NodeConfig, node: NodeId, models: tuple[str, ...] = ()) -> Hello:
+    """Return how a node that serves `models` introduces itself to others."""
+    device = DeviceInfo(id=node, name=config.display_name, hardware=config.hardware, loaded_models=models)
+    return Hello(device_info=device, loaded_models=models, max_concurrent_requests=config.max_concurrent_requests)
+
+
+def capabilities_of(config: NodeConfig, models: tuple[str, ...]) -> Capabilities:
+    """Return what a node that serves `models` offers through the relay."""
+    return Capabilities(
+        hardware=config.hardware, loaded_models=models, max_concurrent_requests=config.max_concurrent_requests
+    )
+
+
+def record_of(config: NodeConfig, node: NodeId, port: int, models: tuple[str, ...]) -> ServiceRecord:
+    """Return what a node that listens on `port` advertises on the LAN."""
+    return ServiceRecord(node, port, models, config.hardware.chip_name, config.hardware.total_ram_gb)

@@ -1,0 +1,1 @@
+"""The whole programs: real processes, real sockets, real kernels, and the tiny model."""

@@ -1,0 +1,1 @@
+"""Relays, neighbours, peers and clients that mean harm."""
