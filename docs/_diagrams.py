@@ -138,7 +138,9 @@ ASK_STEPS: Final = (
 
 CONVERSATION_STEPS: Final = (
     Arrow("connecting", "handshaking", "opened"),
-    Arrow("handshaking", "greeting", "keys agreed"),
+    Arrow("handshaking", "greeting", "keys agreed, through a relay"),
+    Arrow("handshaking", "joining", "on the LAN"),
+    Arrow("joining", "greeting", "welcome"),
     Arrow("greeting", "up", "hello, helloAck"),
 )
 
@@ -157,9 +159,14 @@ def ask_states() -> str:
 
 def conversation_states() -> str:
     """Draw how a conversation with a peer comes up."""
-    places = {state.value: Point(84 + 222 * number, 40) for number, state in enumerate(ConversationState)}
-    width = int(84 + 222 * (len(ConversationState) - 1) + 84)
-    return _states("States of a conversation", (width, 80), places, CONVERSATION_STEPS, start=None)
+    places = {
+        ConversationState.CONNECTING.value: Point(84, 40),
+        ConversationState.HANDSHAKING.value: Point(294, 40),
+        ConversationState.JOINING.value: Point(470, 140),
+        ConversationState.GREETING.value: Point(646, 40),
+        ConversationState.UP.value: Point(880, 40),
+    }
+    return _states("States of a conversation", (964, 180), places, CONVERSATION_STEPS, start=None)
 
 
 def _arrows(table: Mapping[Any, Enum]) -> list[Arrow]:
@@ -263,9 +270,11 @@ PACKAGE_LAYERS: Final = (
 
 LAYER_TEXTS: Final[Mapping[str, str]] = {
     "node": "the switchboard",
-    "peers": "conversations, requests and work, whom one could talk to, the way through the relay",
+    "seeking": "asking the relay for nodes, opening sessions with those that are wanted",
+    "peers": "conversations, requests and work, whom one could talk to, the way through the relay, NATs",
     "peer": "one other node, one's requests, one's work, who can be asked",
-    "link": "one connection, one verdict about silence, one decision",
+    "link": "one connection, one verdict about silence, one decision, one stranger who wants to join",
+    "door": "who may join, and who has guessed wrong",
     "status": "what a node knows, as values",
     "secure": "keys, handshakes, records; messages, declared once",
     "timers": "deadlines, delays, what must now be done",

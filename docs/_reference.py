@@ -4,7 +4,7 @@ Values come from the code. Words come from its docstrings and, where it has none
 which a test holds against what it describes.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from enum import Enum
 from types import ModuleType
 from typing import Any, Final, TypeAlias
@@ -22,15 +22,15 @@ from teale_io.cli.settings import written
 from teale_io.config import KEYS, Config
 from teale_io.node_app import main as node_command
 from teale_io.relay_app import main as relay_command
-from teale_proto import asking, contacts, exchange, link, liveness, node, peers, routing, serving
+from teale_proto import asking, contacts, door, exchange, link, liveness, node, peers, routing, seeking, serving
 from teale_proto.asking import RETRIED
 from teale_proto.effects import ReportFailed
 from teale_proto.inputs import Failure
 from teale_proto.liveness import ON
 from teale_proto.relay import client_sessions, client_states
 from teale_proto.relay.client_states import NEXT_STATE, RelayClientConfig
-from teale_proto.relay.limits import Rate, RelayServerConfig
-from teale_proto.secure import noise, records
+from teale_proto.relay.limits import Flow, Rate, RelayServerConfig, Traffic
+from teale_proto.secure import noise, passcode, records
 from teale_proto.wire import relay as wire
 
 # Configuration and commands.
@@ -86,7 +86,7 @@ def exit_codes() -> str:
 
 _FAILURE_TEXTS: Final[Mapping[Failure, tuple[str, str]]] = {
     Failure.MODEL_NOT_LOADED: (
-        "No node that can be reached serves the model.",
+        "No node that is known has the model.",
         "Look at `teale models`; check the spelling; start the node that has it.",
     ),
     Failure.QUEUE_FULL: (
@@ -94,8 +94,9 @@ _FAILURE_TEXTS: Final[Mapping[Failure, tuple[str, str]]] = {
         "Try again later; raise `queue_max` or `max_concurrent_requests` where the model runs.",
     ),
     Failure.UNAVAILABLE: (
-        "Every node that was asked failed, the node is stopping, or the model server behind a node cannot be reached.",
-        "The message lists the nodes and their reasons; look at their logs.",
+        "Every node that was asked failed; nodes with the model are known but cannot be reached, or the relay cannot; "
+        "the node is stopping; the model is being restarted, or its server is away.",
+        "The message says which, with each node's reason. Try again; then `teale doctor`, here and there.",
     ),
     Failure.INTERNAL_ERROR: (
         "The serving node's backend failed, or sent something that is not an answer.",
@@ -140,12 +141,19 @@ _RELAY_CODES: Final[Mapping[str, tuple[str, str]]] = {
         "The registration is wrong: no proof, late proof, another host name, a foreign key, or none in time.",
         "mostly closed",
     ),
-    wire.RATE_LIMITED: ("Too many of these; `retryAfterSeconds` says when the next is welcome.", "stays open"),
+    wire.RATE_LIMITED: (
+        "Too many of these, or too much in all; `retryAfterSeconds` says when the next is welcome, `sessionID` which "
+        "session has ended for it.",
+        "stays open; closed for whoever goes on",
+    ),
     wire.UNSUPPORTED_MESSAGE: ("The relay does not know that kind of message.", "stays open"),
     wire.REPLACED: ("The same node registered on another connection.", "closed"),
     wire.SESSION_REFUSED: ("The session's id is taken, or the node has too many sessions.", "stays open"),
     wire.OVERLOADED: ("The relay holds as many nodes, or strangers, as it may.", "closed"),
-    wire.SHUTTING_DOWN: ("The relay stops.", "closed"),
+    wire.SHUTTING_DOWN: (
+        "The relay stops, and takes no new sessions; `retryAfterSeconds` says when to come back.",
+        "closed with its last session",
+    ),
 }
 
 
@@ -161,9 +169,12 @@ LIMIT_MODULES: Final[tuple[ModuleType, ...]] = (
     link,
     noise,
     records,
+    passcode,
+    door,
     peers,
     liveness,
     contacts,
+    seeking,
     node,
     asking,
     exchange,
@@ -177,6 +188,7 @@ DURATIONS: Final = frozenset({"TIMEOUT_MAX"})
 
 _LIMIT_TEXTS: Final[Mapping[str, str]] = {
     "link.RECORD_MAX": "Bytes of one frame after the handshake: one encrypted record.",
+    "link.COPIED_MAX": "Bytes from which on a record leaves as a piece of its own, since joining would copy it.",
     "noise.PROTOCOL_VERSION": "First byte of every handshake payload.",
     "noise.INSTANCE_BYTES": "Bytes of the random start id that a node draws when it starts.",
     "records.TAG_BYTES": "Bytes of the authentication tag at the end of a record.",
@@ -184,8 +196,14 @@ _LIMIT_TEXTS: Final[Mapping[str, str]] = {
     "contacts.SERVICES_MAX": "Advertisements on the LAN that are remembered.",
     "contacts.LISTED_MAX": "Nodes named by the relay that are remembered.",
     "contacts.FAILING_MAX": "Nodes whose failed attempts are remembered.",
-    "node.DISCOVER_EVERY": "Between questions to the relay for nodes, with up to a second of jitter.",
-    "node.DISCOVER_SOON_TIMES": "How many of the first questions come at the shorter interval.",
+    "passcode.SHARE_BYTES": "Bytes of one side's share of the passcode exchange.",
+    "passcode.PROOF_BYTES": "Bytes of one side's proof that it has the passcode.",
+    "passcode.PASSCODE_LENGTH_MIN": "Characters that a passcode has at least.",
+    "passcode.PASSCODE_LENGTH_MAX": "Characters that a passcode has at most.",
+    "door.WRONG_MAX": "Attempts at the passcode that close the door to their address, and to their node.",
+    "door.CLOSED_FOR": "How long the door then stays closed, from the last attempt on.",
+    "seeking.DISCOVER_EVERY": "Between questions to the relay for nodes, with up to a second of jitter.",
+    "seeking.DISCOVER_SOON": "The same at first.",
     "asking.ASKS_MAX": "Requests of the local application that are under way.",
     "asking.ATTEMPTS_MAX": "Nodes that one request is tried on.",
     "serving.QUEUE_MAX": "Jobs that wait, unless `queue_max` says otherwise.",
@@ -270,20 +288,17 @@ def _fields(owner: type[msgspec.Struct], *, besides: Set[str] = frozenset()) -> 
 def _amount(annotation: str, name: str, value: Any) -> str:
     if isinstance(value, Rate):
         return f"{value.burst} at once, then one every {duration(value.interval)}"
-    if isinstance(value, msgspec.Struct):
-        parts = {field: getattr(value, field) for field in value.__struct_fields__}
-        # Whether a part is in bytes is said by the name of the whole.
-        unit = "bytes" if "bytes" in name else ""
-        return ", ".join(
-            f"{field.replace('_', ' ')} {_amount('', field + unit, part)}" for field, part in parts.items()
-        )
-    if value is None:
-        return "no limit"
+    if isinstance(value, Traffic):
+        return f"messages: {_flow(value.messages, number)}; bytes: {_flow(value.size_bytes, size)}"
     if annotation == "Duration":
         return duration(value)
     if "seconds" in name:
         return f"{value:g} s"
     return size(value) if "bytes" in name else number(value)
+
+
+def _flow(flow: Flow | None, shown: Callable[[int], str]) -> str:
+    return "no limit" if flow is None else f"{shown(flow.per_second)} a second, {shown(flow.burst)} at once"
 
 
 # Routing.

@@ -211,17 +211,18 @@ def closing_table(answers: list[Answer]) -> Table:
         padding=(0, 1, 0, 0),
         show_edge=False,
     )
-    for heading in ("", "served by", "path", "encrypted with", "first token", "tokens/s"):
+    for heading in ("", "served by", "path", "first token", "tokens/s"):
         numeric = heading in ("first token", "tokens/s")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    table.add_column("encrypted with", overflow="fold")
     for number, answer in enumerate(answers, 1):
         table.add_row(
             str(number),
             answer.server,
             answer.path,
-            answer.encryption,
             f"{answer.first_token_ms:.0f} ms",
             f"{answer.tokens_per_second:.0f}",
+            answer.encryption,
         )
     return table
 

@@ -23,7 +23,7 @@ from teale_io.clock import unix_time_at_zero
 from teale_io.config import VARIABLES, Config, load_config, with_environment
 from teale_io.connections import PARTING_SECONDS, Connections, reason_of
 from teale_io.discovery import Discovery
-from teale_io.hardware import this_machine
+from teale_io.hardware import has_fast_aes, this_machine
 from teale_io.inference.base import Backend
 from teale_io.inference.builtin import builtin_backend
 from teale_io.inference.llama import LlamaBackend
@@ -35,7 +35,7 @@ from teale_io.keychain import load_or_create_identity, passphrase_from
 from teale_io.listener import Listener, bind
 from teale_io.live_node import LiveNode
 from teale_io.mdns import DiscoveryOptions
-from teale_io.paths import Paths, Runtime, remove_runtime, write_runtime
+from teale_io.paths import Paths, Runtime, hold, remove_runtime, write_runtime
 from teale_io.runner import Runner
 from teale_io.tcp import dial_tcp, serve_tcp
 from teale_io.websocket import WebSocketDialer
@@ -73,6 +73,8 @@ def main() -> None:
             paths, config.identity_storage, passphrase=lambda: passphrase, entropy=random.SystemRandom()
         )
         relay_dialer(config)
+        if not hold(paths.home / "node.lock"):
+            raise TealeError(f"another node is running in {paths.home}; end it with: teale down")
         listener = _bind_lan(config)
     except TealeError as error:
         program.fail(NAME, str(error))
@@ -183,6 +185,7 @@ def node_config(config: Config) -> NodeConfig:
         heartbeat=config.heartbeat_seconds * SECOND,
         lan_enabled=config.lan_enabled,
         lan_encrypted=config.lan_encryption == "noise",
+        fast_aes=has_fast_aes(),
         lan_join=None if config.lan_join == "auto" else Join(config.lan_join),
         lan_passcode=Passcode(config.lan_passcode) if config.lan_passcode else None,
         wan_join=Join(config.wan_join),

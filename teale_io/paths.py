@@ -153,6 +153,25 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def hold(file: Path) -> bool:
+    """Lock `file` for as long as this process lives; return False where another process holds it."""
+    make_private_folder(file.parent)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    return True
+
+
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Keep other processes out of a read-modify-write of `file`; the lock goes with the process that holds it."""

@@ -187,6 +187,7 @@ async def serve(
                 visitor=access.visitor,
                 tls=None if certificate is None else certificate.context,
                 message_bytes_max=options.message_bytes_max + ENVELOPE_BYTES,
+                joins=True,
             )
             async with trio.open_nursery() as listening:
                 listening.start_soon(server.serve, listener)

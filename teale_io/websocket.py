@@ -24,7 +24,6 @@ from teale_io.connections import DialFailed, Framing, Incoming, Opened, Received
 from teale_io.tcp import open_plain
 from teale_io.websocket_frames import (
     BINARY,
-    HEADER_BYTES_MAX,
     PING,
     TEXT,
     DataFrames,
@@ -133,8 +132,7 @@ class WebSocketFraming(Framing):
         """Return where the next frame ends; all of the data belongs to one that is never to be completed."""
         if start == len(data) or (self._library is not None and self._library.state is not OPEN):
             return len(data)
-        end = frame_end(data, start)
-        return len(data) if end - start > self._data_frames.size_max + HEADER_BYTES_MAX else end
+        return len(data) if self._data_frames.is_hopeless(data, start) else frame_end(data, start)
 
     def _through_library(
         self, connection: ConnectionId, data: bytes, events: list[Incoming], replies: list[bytes]

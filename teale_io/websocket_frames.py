@@ -16,7 +16,8 @@ BINARY: Final = 0x82
 PING: Final = 0x89
 """First bytes of frames that are a whole message: FIN and the opcode."""
 
-HEADER_BYTES_MAX: Final = 14
+_OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
+_HEADER_BYTES_MAX: Final = 14
 
 MASKED: Final = 0x80
 MASK_BYTES: Final = 4
@@ -96,6 +97,16 @@ class DataFrames:
             messages.append(payload)
             start = end
         return start
+
+    def is_hopeless(self, data: bytes, start: int) -> bool:
+        """Return whether it is plain already that the frame which begins at `start` breaks the rules."""
+        if start + 2 > len(data):
+            return False
+        return (
+            data[start] & 0x0F not in _OPCODES
+            or bool(data[start + 1] & MASKED) != self._masked
+            or frame_end(data, start) - start > self.size_max + _HEADER_BYTES_MAX
+        )
 
 
 def is_utf8(data: bytes) -> bool:

@@ -54,7 +54,7 @@ class PatienceDue(Value):
 class Asked:
     """One request of the local application."""
 
-    __slots__ = ("ask", "attempts", "due_at", "handle", "listing", "path", "server", "state", "tried")
+    __slots__ = ("ask", "attempts", "busy_only", "due_at", "handle", "listing", "path", "server", "state", "tried")
 
     def __init__(self, ask: Ask, now: Instant) -> None:
         self.ask = ask
@@ -65,6 +65,8 @@ class Asked:
         """Which of the relay's listings would name a node that has come lately; None while none was asked for."""
         self.tried: dict[NodeId, str] = {}
         """The nodes that failed to answer, and why."""
+        self.busy_only = True
+        """Whether the only reason so far is that they have too much to do."""
         self.server: NodeId | None = None
         self.path = Path.LOCAL
         self.handle: Handle | None = None
@@ -190,6 +192,7 @@ class Asking:
             self.end(asked, failure, message, out)
         else:
             asked.tried[asked.server] = message
+            asked.busy_only &= failure is Failure.QUEUE_FULL
             self._withdraw(asked)
 
     def _forget(self, asked: Asked) -> None:

@@ -147,7 +147,8 @@ class Exchange:
         model = asked.ask.model
         if asked.tried:
             message = "; ".join(f"{node[:8]}: {why}" for node, why in asked.tried.items())
-            self._asking.end(asked, Failure.UNAVAILABLE, f"no node could answer ({message})", out)
+            failure = Failure.QUEUE_FULL if asked.busy_only else Failure.UNAVAILABLE
+            self._asking.end(asked, failure, f"no node could answer ({message})", out)
         elif any(model in standing.loaded_models for standing in (self._own_standing(), *self._pool)):
             self._asking.end(asked, Failure.QUEUE_FULL, f"every node that serves {model!r} is too busy", out)
         elif excuse:

@@ -1,8 +1,9 @@
 """A node: the switchboard between its children, which never meet each other.
 
-`Contacts` knows whom one could talk to, `Peers` talks, `RelayClient` keeps the way through the relay open,
-`Exchange` holds the requests of this machine and its work for all. What one of them reports, the
-node translates into what another must do. It decides nothing that a child or a pure function could decide.
+`Contacts` knows whom one could talk to, `Peers` talks, `RelayClient` keeps the way through the relay open and
+`Seeking` asks it for nodes, `Exchange` holds the requests of this machine and its work for all. What one of them
+reports, the node translates into what another must do. It decides nothing that a child or a pure function could
+decide.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -69,20 +70,16 @@ from teale_proto.relay.client import (
 )
 from teale_proto.rng import Rng
 from teale_proto.secure.identity import Identity
+from teale_proto.seeking import DiscoverDue, Seeking
 from teale_proto.serving import JobDue
 from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import Heartbeat, HeartbeatAck
 from teale_proto.wire.fields import wire_date
-from teale_proto.wire.relay import DiscoverFilter
+from teale_proto.wire.relay import SHUTTING_DOWN
 
 __all__ = ["Node", "NodeConfig"]
 
-DISCOVER_EVERY: Final[Duration] = 30 * SECOND
-DISCOVER_SOON: Final[Duration] = 10 * SECOND
-"""Between the first few times: whoever starts several nodes expects them to meet soon."""
-
-DISCOVER_SOON_TIMES: Final = 3
 HIGHER_WAITS: Final[Duration] = 2 * SECOND
 """How long the higher of two node ids leaves it to the lower to dial, so that they seldom meet twice."""
 
@@ -97,10 +94,6 @@ class DialDue(Value):
     """It is time to dial this node on the LAN."""
 
     node: NodeId
-
-
-class DiscoverDue(Value):
-    """It is time to ask the relay for nodes."""
 
 
 class _Out:
@@ -172,14 +165,7 @@ class Node:
             fast_aes=config.fast_aes,
         )
         self._relay = self._make_relay_client() if config.wan_enabled else None
-        self._opening: dict[str, NodeId] = {}
-        """Relay sessions that were asked for and are not open yet."""
-        self._discovering = False
-        """Whether the relay owes us a listing."""
-        self._discovered = 0
-        """How often we have asked it since we registered."""
-        self._listings = 0
-        """How often it has answered."""
+        self._seeking = None if self._relay is None else Seeking(self._relay, self._timers, rng)
 
     @property
     def node_id(self) -> NodeId:
@@ -281,7 +267,7 @@ class Node:
     # Connections.
 
     def _on_connection_accepted(self, event: ConnectionAccepted, now: Instant, out: _Out) -> None:
-        self._peers.accepted(event.connection, event.remote, now, out)
+        self._hear_ended(self._peers.accepted(event.connection, event.remote, now, out), now, out)
 
     def _on_connection_opened(self, event: ConnectionOpened, now: Instant, out: _Out) -> None:
         if self._is_relay(event.connection):
@@ -298,7 +284,7 @@ class Node:
 
     def _on_connection_closed(self, event: ConnectionClosed, now: Instant, out: _Out) -> None:
         if self._is_relay(event.connection):
-            self._discovering = False
+            self._relay_seeking.no_listing()
             self._hear_relay(self._relay_client.closed(event.reason, now, out), now, out)
             self._exchange.unsettled = True
         else:
@@ -319,6 +305,11 @@ class Node:
 
     def _is_relay(self, connection: Handle) -> bool:
         return self._relay is not None and connection == self._relay.connection
+
+    @property
+    def _relay_seeking(self) -> Seeking:
+        assert self._seeking is not None
+        return self._seeking
 
     @property
     def _relay_client(self) -> RelayClient:
@@ -436,40 +427,30 @@ class Node:
         self._hear_relay(self._relay_client.fired(key, now, out), now, out)
 
     def _on_registered(self, _: Registered, now: Instant, out: _Out) -> None:
-        self._discovered = 0
-        self._on_discover_due(DiscoverDue(), now, out)
+        self._relay_seeking.registered(now, out)
 
     def _on_discover_due(self, _: DiscoverDue, now: Instant, out: _Out) -> None:
-        if self._relay is None or self._stopping:
-            return
-        self._discovering |= self._relay.discover(None, now, out)
-        self._discovered += 1
-        interval = DISCOVER_SOON if self._discovered <= DISCOVER_SOON_TIMES else DISCOVER_EVERY
-        self._timers.set(DiscoverDue(), now + interval + int(self._rng.random() * SECOND))
+        if not self._stopping:
+            self._relay_seeking.ask(now, out)
 
     def _on_peers_listed(self, news: PeersListed, now: Instant, out: _Out) -> None:
-        self._discovering = False
-        self._listings += 1
+        self._relay_seeking.listed()
         self._contacts.listed(news.peers, now)
         if not self._stopping:
-            held = sum(Path.RELAY in peer.conversations for peer in self._peers) + len(self._opening)
+            held = sum(Path.RELAY in peer.conversations for peer in self._peers) + self._relay_seeking.openings
             wanted = [node for node in self._providers(None, now) if not self._is_approached(node)]
             for node in wanted[: max(0, self._config.wan_peers_max - held)]:
-                self._open_session(node, now, out)
+                self._relay_seeking.open(node, now, out)
         self._exchange.unsettled = True
-
-    def _open_session(self, node: NodeId, now: Instant, out: _Out) -> None:
-        session = self._relay_client.open_session(node, now, out)
-        self._opening[session] = node
 
     def _providers(self, model: str | None, now: Instant) -> list[NodeId]:
         return [node for node in self._contacts.providers(model, now) if self._door.admits(Path.RELAY, node)]
 
     def _is_approached(self, node: NodeId) -> bool:
-        return self._peers.is_reaching(node) or node in self._opening.values()
+        return self._peers.is_reaching(node) or self._relay_seeking.is_opening(node)
 
     def _on_session_opened(self, news: SessionOpened, now: Instant, out: _Out) -> None:
-        self._opening.pop(news.session, None)
+        self._relay_seeking.settled(news.session)
         has_key = self._contacts.has_key(news.peer)
         self._peers.session_opened(news.session, news.peer, initiator=news.initiator, has_key=has_key, now=now, out=out)
 
@@ -477,15 +458,20 @@ class Node:
         self._hear(self._peers.received(news.session, news.data, now, out), now, out)
 
     def _on_session_closed(self, news: SessionClosed, now: Instant, out: _Out) -> None:
-        if self._opening.pop(news.session, None) is not None:
+        if self._relay_seeking.settled(news.session):
             self._contacts.failed(news.peer, Path.RELAY, now)
             self._contacts.unlisted(news.peer)
             self._exchange.unsettled = True
         self._hear_ended(self._peers.closed(news.session, news.reason, out), now, out)
 
-    def _on_refused(self, _: Refused, now: Instant, out: _Out) -> None:
-        self._discovering = False
+    def _on_refused(self, news: Refused, now: Instant, out: _Out) -> None:
+        self._relay_seeking.no_listing()
         self._exchange.unsettled = True
+        if news.code == SHUTTING_DOWN:
+            # A relay that drains waits for its sessions; those that carry nothing need not be waited for.
+            idle = [h for h in self._peers.handles() if isinstance(h, str) and not self._exchange.is_busy(h)]
+            for handle in idle:
+                self._hear_ended(self._peers.close(handle, "the relay is stopping", out), now, out)
 
     def _on_signal_received(self, _: SignalReceived, now: Instant, out: _Out) -> None:
         """Direct paths come with the issue after the simulated internet; until then nobody is answered."""
@@ -540,23 +526,15 @@ class Node:
         )
         if relay is None:
             return hopeful
-        if relay.state in (RelayState.CONNECTING, RelayState.REGISTERING) or self._discovering:
+        if self._relay_seeking.may_bring_news:
             return True
         untried = [node for node in self._providers(model, now) if node not in asked.tried]
         for node in untried[:OPENINGS_MAX] if relay.state is RelayState.CONNECTED else ():
             if not self._is_approached(node):
-                self._open_session(node, now, out)
+                self._relay_seeking.open(node, now, out)
         if any(self._is_approached(node) for node in untried):
             return True
-        if relay.state is not RelayState.CONNECTED:
-            return hopeful
-        if asked.listing is None:
-            # The relay answers one such question in ten seconds, and nodes may have come since the last.
-            asked.listing = self._listings + 1
-            self._discovering = relay.discover(DiscoverFilter(model_id=model), now, out)
-            if not self._discovering:
-                self._timers.set(DiscoverDue(), max(now + 1, relay.discover_at))
-        return hopeful or self._listings < asked.listing
+        return self._relay_seeking.ask_for(asked, now, out) or hopeful
 
     def _is_expected(self, node: NodeId, now: Instant) -> bool:
         """Whether a connection to `node` is being made, or about to be for the first time."""

@@ -190,13 +190,16 @@ class Peers:
         if conversation is not None and conversation.state is ConversationState.CONNECTING:
             self._begin(conversation, out)
 
-    def accepted(self, connection: ConnectionId, remote: Address, now: Instant, out: Sink[PeersEffect]) -> None:
-        """Let a stranger on the LAN introduce itself, unless too many are at it."""
+    def accepted(
+        self, connection: ConnectionId, remote: Address, now: Instant, out: Sink[PeersEffect]
+    ) -> ConversationEnded | None:
+        """Let a stranger on the LAN introduce itself; where too many are at it, the oldest has had its chance."""
+        ended = None
         if self._strangers >= STRANGERS_MAX:
+            oldest = next(filter(_is_stranger, self._conversations.values()))
             reason = "too many connections that have not introduced themselves"
-            out.append(CloseConnection(connection, reason))
-            out.append(ReportRefusal(connection, reason))
-            return
+            out.append(ReportRefusal(oldest.handle, reason))
+            ended = self._end(oldest, reason, out, close=True)
         link = Link.accept(
             self._identity,
             instance=self._instance,
@@ -206,6 +209,7 @@ class Peers:
         )
         conversation = Conversation(connection, Path.LAN, link, initiator=False, peer=None, remote=remote)
         self._add(conversation, now)
+        return ended
 
     def session_opened(
         self,

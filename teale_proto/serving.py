@@ -1,8 +1,9 @@
 """The work that this node does for others and for itself: a bounded queue before a local backend.
 
 Askers take turns, each in the order of its own requests, so that one which sends a hundred at once does not
-keep the others waiting. A job ends when the backend says so, when its time is used up, or when its asker goes
-away; whatever the backend says after that is ignored.
+keep the others waiting; and no other node fills more than half of the places that are left to it. A job ends
+when the backend says so, when its time is used up, or when its asker goes away; whatever the backend says
+after that is ignored.
 """
 
 from collections import deque
@@ -11,7 +12,7 @@ from typing import Final
 
 from teale_proto.contract import SECOND, Duration, Instant, Sink, Value
 from teale_proto.effects import CancelGeneration, NodeEffect, StartGeneration
-from teale_proto.inputs import Failure, Handle, JobId, NodeId, Task
+from teale_proto.inputs import LOCAL, Failure, Handle, JobId, NodeId, Task
 from teale_proto.timers import Timers
 
 QUEUE_MAX: Final = 256
@@ -105,7 +106,7 @@ class Serving:
         """Take a job, and start it if there is room; return why not, or None when it was taken."""
         key = (origin.handle, origin.wire_id)
         assert key not in self._by_origin
-        if self.queue_depth >= self._queue_max or self._queued_bytes + len(body) > QUEUE_BYTES_MAX:
+        if self._is_full_for(origin) or self._queued_bytes + len(body) > QUEUE_BYTES_MAX:
             return Failure.QUEUE_FULL
         job = Job(self._next_job, origin, task, model, body, streaming)
         self._next_job += 1
@@ -116,6 +117,12 @@ class Serving:
         self._timers.set(JobDue(job.job), now + min(timeout, TIMEOUT_MAX))
         self._start_next(now, out)
         return None
+
+    def _is_full_for(self, origin: Origin) -> bool:
+        """Whether an asker may have no more jobs waiting; the machine's own requests may fill the whole queue."""
+        places = self._queue_max - self.queue_depth
+        own = len(self._queues.get(origin.asker, ()))
+        return places <= 0 or (origin.handle != LOCAL and own >= max(1, (places + own) // 2))
 
     def is_under_way(self, handle: Handle, wire_id: str) -> bool:
         """Whether an asker's id belongs to a job that has not ended."""

@@ -155,17 +155,21 @@ class EvilRelay:
         if isinstance(event, Do):
             return event.effects
         if isinstance(event, DataReceived):
-            self._read(event)
+            event = self._read(event)
         effects: list[Any] = []
         for effect in self.server.handle(event, now):
             effects += self._let_out(effect) if isinstance(effect, SendText) else [effect]
         return effects
 
-    def _read(self, event: DataReceived) -> None:
+    def _read(self, event: DataReceived) -> DataReceived:
+        """Note what was said; a client's offer of binary messages is not passed on, so that all of it is JSON."""
         self.seen.append(event.data)
-        message, _ = RELAY_CODEC.decode(event.data)
-        if isinstance(message, Register):
-            self.wires[message.node_id] = event.connection
+        message, flavour = RELAY_CODEC.decode(event.data)
+        if not isinstance(message, Register):
+            return event
+        self.wires[message.node_id] = event.connection
+        unable = msgspec.structs.replace(message, binary=False)
+        return DataReceived(event.connection, RELAY_CODEC.encode(unable, flavour))
 
     def _let_out(self, effect: SendText) -> Sequence[Any]:
         message, _ = RELAY_CODEC.decode(effect.data)
@@ -220,7 +224,7 @@ def is_bounded(world: World, name: str) -> bool:
         (len(contacts._listed), 256),
         (len(contacts._failing), 1024),
         (len(contacts._turns), 512),
-        (len(node._opening), 64),
+        (0 if node._seeking is None else node._seeking.openings, 64),
         (len(node._timers), 4096),
         (len(node._exchange.serving._jobs), 257),
         (0 if relay is None else len(relay._sessions), 300),

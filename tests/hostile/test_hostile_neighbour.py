@@ -196,8 +196,8 @@ def test_an_advertisement_of_our_own_id_is_nobody() -> None:
     assert world.node("a").handle(advertisement("me", world.id("a"), "m"), world.now) == []
 
 
-def test_a_flood_of_connections_keeps_newcomers_out_while_it_lasts_and_harms_nobody_who_is_there() -> None:
-    """The limit: who holds all places for strangers keeps strangers out, for as long as the flood goes on."""
+def test_a_flood_of_connections_is_bounded_and_keeps_nobody_out_who_introduces_itself_at_once() -> None:
+    """The limit: who floods faster than a newcomer needs for a greeting can push it out before it is done."""
     world = lan(a="", b="m")
     for _ in range(1000):
         world.inject("a", b"")
@@ -209,11 +209,9 @@ def test_a_flood_of_connections_keeps_newcomers_out_while_it_lasts_and_harms_nob
     mallory = Puppet()
     world.add("m", mallory)
     mallory.dial(world, "m", "a", 1)
-    assert "too many connections" in mallory.closed[0]
+    assert len(world.node("a").peers()) == 2
     world.run_for(SETUP_TIMEOUT)
     assert world.node("a")._peers._strangers == 0
-    mallory.dial(world, "m", "a", 3)
-    assert len(world.node("a").peers()) == 2
 
 
 def test_a_handshake_of_a_byte_a_second_ends_after_ten_and_says_why() -> None:

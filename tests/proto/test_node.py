@@ -381,7 +381,7 @@ def test_a_peer_with_a_full_queue_refuses_and_another_is_asked() -> None:
     world.feed("a", ask())
     assert sorted(servers(world, "a")) == ["b", "c"]
     [failed] = world.of("a", ReportFailed)
-    assert failed.failure is Failure.UNAVAILABLE
+    assert failed.failure is Failure.QUEUE_FULL
     assert "queue of this node is full" in failed.message
 
 
@@ -393,6 +393,17 @@ def test_askers_take_turns_at_a_busy_node() -> None:
     for job in range(1, 5):
         world.answer("c", world.generations["c"][job - 1])
     assert [generation.job for generation in world.generations["c"]] == [1, 2, 4, 3]
+
+
+def test_one_asker_cannot_fill_the_queue_against_the_others() -> None:
+    world = lan("a", "b", "c", serving="c", queue_max=8)
+    for number in range(8):
+        world.feed("a", ask(f"a{number}"))
+    assert world.node("c").status().queue_depth == 4
+    for number in range(4):
+        world.feed("b", ask(f"b{number}"))
+    assert world.node("c").status().queue_depth == 6
+    assert not [failed for failed in world.of("b", ReportFailed) if failed.request == "b0"]
 
 
 def test_speed_is_learnt_and_told() -> None:
