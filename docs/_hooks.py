@@ -43,6 +43,7 @@ GENERATORS: Final[Mapping[str, Generator]] = {
     "relay-client-states": _diagrams.relay_client_states,
     "relay-codes": _reference.relay_codes,
     "relay-limits": _reference.relay_limits,
+    "relay-metrics": _reference.relay_metrics,
     "relay-session": _diagrams.relay_session,
     "request-trace": _walkthrough.request_trace,
     "routing-numbers": _reference.routing_numbers,

@@ -6,12 +6,16 @@ which a test holds against what it describes.
 
 from collections.abc import Callable, Iterator, Mapping, Set
 from enum import Enum
+from random import Random
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
 import click
 import msgspec
+import trio
 from _tables import annotations, code, constants, documented, duration, number, size, table
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.datastructures import Headers
 
 from simulator.cli import main as sim_command
 from teale_io.api.errors import problem_of
@@ -21,15 +25,19 @@ from teale_io.cli.main import teale
 from teale_io.cli.settings import written
 from teale_io.config import KEYS, Config
 from teale_io.node_app import main as node_command
+from teale_io.relay_access import Access
 from teale_io.relay_app import main as relay_command
+from teale_io.relay_http import pages
+from teale_io.websocket_server import Page, Visit
 from teale_proto import asking, contacts, door, exchange, link, liveness, node, peers, routing, seeking, serving
 from teale_proto.asking import RETRIED
 from teale_proto.effects import ReportFailed
-from teale_proto.inputs import Failure
+from teale_proto.inputs import Address, Failure
 from teale_proto.liveness import ON
 from teale_proto.relay import client_sessions, client_states
 from teale_proto.relay.client_states import NEXT_STATE, RelayClientConfig
 from teale_proto.relay.limits import Flow, Rate, RelayServerConfig, Traffic
+from teale_proto.relay.server import RelayServer
 from teale_proto.secure import noise, passcode, records
 from teale_proto.wire import relay as wire
 
@@ -258,6 +266,23 @@ _FIELD_TEXTS: Final[Mapping[str, str]] = {
 def relay_limits() -> str:
     """Return the limits of a relay."""
     return _fields(RelayServerConfig, besides={"names", "allow_legacy_register"})
+
+
+def relay_metrics() -> str:
+    """Return what `/metrics` of a relay tells Prometheus."""
+    relay = RelayServer(RelayServerConfig(), Random(1), unix_time_at_zero=0)  # noqa: S311  (nothing is secret here)
+
+    async def asked() -> Page | None:
+        return pages(relay, Access())(Visit("/metrics", Headers(), Address("127.0.0.1", 1)))
+
+    page = trio.run(asked)
+    assert page is not None
+    rows = [
+        (code(f"{family.name}_total" if family.type == "counter" else family.name), family.type, family.documentation)
+        for family in text_string_to_metric_families(page.body.decode())
+        if family.name.startswith("teale_relay")
+    ]
+    return table(("name", "type", "meaning"), rows)
 
 
 def relay_client_limits() -> str:

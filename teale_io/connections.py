@@ -41,10 +41,9 @@ MIB: Final = 1 << 20
 UNSENT_BYTES_MAX: Final = 32 * MIB
 DIAL_SECONDS: Final = 10
 RECEIVED_BYTES: Final = 64 * 1024
-"""So much of one connection is read before the next one has its turn."""
-PARTING_SECONDS: Final = 5
-TRY_AGAIN_LATER: Final = 1013
-"""What a WebSocket is closed with whose reader is too slow: a close code of the registry that RFC 6455 founded."""
+"""Read at a time: what is larger, memory is fetched from the system for and given back."""
+READS_PER_TURN: Final = 8
+"""So often is one connection read before the next one has its turn."""
 
 Incoming: TypeAlias = DataReceived | MessagesReceived | PingReceived | PongReceived
 ConnectionInput: TypeAlias = Incoming | ConnectionAccepted | ConnectionOpened | ConnectFailed | ConnectionClosed
@@ -245,19 +244,22 @@ class Connections:
 
     def _read_now(self, connection: _Connection) -> None:
         """Take what has arrived on a plain stream: the poller's callback."""
-        if self._open.get(connection.id) is not connection:
-            return
         assert isinstance(connection.stream, PlainStream)
         self._flush_is_due = True
-        try:
-            size = connection.stream.receive_now(self._buffer)
-        except OSError as error:
-            self._break(connection, reason_of(error))
-            return
-        if size:
-            self._take(connection, bytes(self._view[:size]))
-        elif size == 0:
-            self._lose(connection, "closed by the other side")
+        for _ in range(READS_PER_TURN):
+            if self._open.get(connection.id) is not connection:
+                return
+            try:
+                size = connection.stream.receive_now(self._buffer)
+            except OSError as error:
+                self._break(connection, reason_of(error))
+                return
+            if size:
+                self._take(connection, bytes(self._view[:size]))
+            elif size == 0:
+                self._lose(connection, "closed by the other side")
+            if size != RECEIVED_BYTES:
+                return  # the kernel has no more
 
     async def _read(self, connection: _Connection) -> None:
         """Take what arrives until the connection ends."""

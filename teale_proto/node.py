@@ -76,7 +76,7 @@ from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import Heartbeat, HeartbeatAck
 from teale_proto.wire.fields import wire_date
-from teale_proto.wire.relay import SHUTTING_DOWN
+from teale_proto.wire.relay import PEER_NOT_FOUND, SHUTTING_DOWN
 
 __all__ = ["Node", "NodeConfig"]
 
@@ -459,8 +459,11 @@ class Node:
 
     def _on_session_closed(self, news: SessionClosed, now: Instant, out: _Out) -> None:
         if self._relay_seeking.settled(news.session):
-            self._contacts.failed(news.peer, Path.RELAY, now)
-            self._contacts.unlisted(news.peer)
+            if news.reason == PEER_NOT_FOUND:
+                # It may register in a moment, after all of us have lost the relay; the next listing will tell.
+                self._contacts.unlisted(news.peer)
+            else:
+                self._contacts.failed(news.peer, Path.RELAY, now)
             self._exchange.unsettled = True
         self._hear_ended(self._peers.closed(news.session, news.reason, out), now, out)
 

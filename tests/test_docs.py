@@ -15,7 +15,7 @@ import click
 import pytest
 
 from teale_io.cli.exits import Exit
-from teale_io.config import KEYS, key_named
+from teale_io.config import KEYS, SECRETS, key_named
 from teale_proto import routing
 from teale_proto.asking import AskState
 from teale_proto.inputs import Failure
@@ -150,6 +150,11 @@ def test_every_limit_says_what_it_means() -> None:
         for field in owner.__struct_fields__:
             if field not in ("names", "allow_legacy_register"):
                 assert reference.field_text(owner, field), f"{owner.__name__}.{field}"
+
+
+def test_the_metrics_of_a_relay_are_those_that_it_shows() -> None:
+    names = cells(generators("_reference").relay_metrics())
+    assert {"`teale_relay_nodes`", "`teale_relay_messages_total`", "`teale_relay_complaints_total`"} <= set(names)
 
 
 def test_every_number_of_routing_is_listed() -> None:
@@ -291,5 +296,6 @@ def test_every_command_in_the_pages_exists_with_its_options(page: str, words: li
         assert any("--version" in parameter.opts for parameter in command.params)
         return
     parse(command, words[0], words[1:])
-    if words[:3] == ["teale", "config", "set"]:
+    is_asked_for = words[3:4] and words[3] in SECRETS and not words[4:]
+    if words[:3] == ["teale", "config", "set"] and not is_asked_for:
         key_named(words[3]).parse(words[4:])

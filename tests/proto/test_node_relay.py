@@ -95,3 +95,26 @@ def test_when_the_lan_breaks_the_relay_takes_over() -> None:
     world.cut("a", "cable pulled", between="b")
     world.run_for(60 * SECOND)
     assert paths(world, "a") == [("b", Path.RELAY)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nodes_that_return_to_a_relay_in_any_order_are_found_as_soon_as_they_are_back(seed: int) -> None:
+    world = World()
+    world.add_relay()
+    for number, name in enumerate("ab"):
+        world.add_node(name, 10 * seed + number + 1, models=("m",) if name == "b" else (), **WAN)
+    world.start("a", "b")
+    world.run_for(60 * SECOND)
+    world.cut("relay.test", "relay crashed")
+    world.vanish("relay.test")
+    world.unreachable.clear()
+    world.add_relay()
+    world.answering.add("b")
+    while world.node("a").status().wan is not RelayState.CONNECTED:
+        world.run_for(SECOND // 4)
+    world.feed("a", ask("early"))
+    while world.node("b").status().wan is not RelayState.CONNECTED:
+        world.run_for(SECOND // 4)
+    world.feed("a", ask("late"))
+    world.run_for(12 * SECOND)
+    assert content(world, "a", "late") == "hello world"

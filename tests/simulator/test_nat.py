@@ -165,6 +165,9 @@ def test_req_3a_well_known_ports_stay_well_known_and_the_others_do_not_become_so
     assert max(ports) == 1023
     assert len(set(ports)) == 800
     assert box.opened(by=Address("192.168.9.1", 1024)).port == 1024
+    ports += [box.opened(by=Address("192.168.8.1", port)).port for port in range(1, 224)]
+    assert sorted(ports) == list(range(1, 1024))
+    assert box.out(by=Address("192.168.9.2", 1023)) is None
 
 
 @pytest.mark.parametrize("allocation", Allocation)

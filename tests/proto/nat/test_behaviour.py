@@ -290,6 +290,12 @@ def test_a_server_that_refuses_to_change_leaves_the_filtering_unknown() -> None:
     assert report.behaviour.filtering is None
 
 
+def test_a_server_that_answers_with_an_error_proves_only_that_udp_passes() -> None:
+    socket = Socket()
+    socket.answer(ErrorCode(500), to=socket.asked[0], by=SERVER, as_class=MessageClass.ERROR)
+    assert socket.reports == [ReportBehaviour(LOCAL, Behaviour(udp_blocked=False))]
+
+
 @pytest.mark.parametrize(
     "other",
     [
