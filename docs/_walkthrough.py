@@ -161,6 +161,7 @@ def registration_example() -> str:
         capabilities=Capabilities(hardware=Hardware(chip_name="example", total_ram_gb=16.0)),
         signature=ASH.sign(legacy_registration(ASH.node_id)).hex(),
         wg_public_key=ASH.static_public.hex(),
+        binary=True,
     )
     lines = _exchange(relay, RELAY_CODEC.encode(register))
     challenge, _ = RELAY_CODEC.decode(lines[-1][1])

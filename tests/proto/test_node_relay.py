@@ -1,5 +1,7 @@
 """Nodes that meet through a relay, lose it, and prefer the LAN where there is one."""
 
+import pytest
+
 from teale_proto.contract import SECOND
 from teale_proto.effects import (
     Advertise,
@@ -16,7 +18,7 @@ from teale_proto.inputs import (
     ServiceLost,
 )
 from tests.proto.world import RELAY_URL, World
-from tests.proto.worlds import ask, content, paths, wan
+from tests.proto.worlds import WAN, ask, content, paths, wan
 
 
 def test_through_the_relay_providers_are_connected_before_anybody_asks() -> None:
