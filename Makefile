@@ -7,12 +7,13 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS   ?=
 
-.PHONY: demo test lint types docs check-docs soak clean help
+.PHONY: demo test lint types docs check-docs soak bench clean help
 
 help:
 	@echo 'make demo              a relay and three nodes on this machine, and an answer through the relay'
 	@echo 'make demo ARGS=--keep  the same, left running; make demo ARGS=--stop ends it'
 	@echo 'make test              everything that CI runs'
+	@echo 'make soak              an hour of trouble; make bench: the benchmarks'
 	@echo 'make docs              the documentation, in site/'
 	@echo 'make clean             removes what make made'
 
@@ -39,6 +40,10 @@ docs check-docs: $(VENV)/.test
 soak: $(VENV)/.test
 	@$(PIP) install -c constraints.txt -e '.[soak]'
 	$(BIN)/python -m pytest -q tests/soak -m soak
+
+# Peers are installed to the user's cache; they are not needed for anything else.
+bench: $(VENV)/.test
+	$(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) site .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

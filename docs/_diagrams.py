@@ -161,12 +161,12 @@ def conversation_states() -> str:
     """Draw how a conversation with a peer comes up."""
     places = {
         ConversationState.CONNECTING.value: Point(84, 40),
-        ConversationState.HANDSHAKING.value: Point(294, 40),
-        ConversationState.JOINING.value: Point(470, 140),
-        ConversationState.GREETING.value: Point(646, 40),
-        ConversationState.UP.value: Point(880, 40),
+        ConversationState.HANDSHAKING.value: Point(270, 40),
+        ConversationState.JOINING.value: Point(420, 140),
+        ConversationState.GREETING.value: Point(570, 40),
+        ConversationState.UP.value: Point(790, 40),
     }
-    return _states("States of a conversation", (964, 180), places, CONVERSATION_STEPS, start=None)
+    return _states("States of a conversation", (874, 180), places, CONVERSATION_STEPS, start=None)
 
 
 def _arrows(table: Mapping[Any, Enum]) -> list[Arrow]:

@@ -98,7 +98,7 @@ _FAILURE_TEXTS: Final[Mapping[Failure, tuple[str, str]]] = {
         "Look at `teale models`; check the spelling; start the node that has it.",
     ),
     Failure.QUEUE_FULL: (
-        "Every node that serves the model is at its limit, and no other is in sight.",
+        "Every node that serves the model is at its limit, or said so when it was asked, and no other is in sight.",
         "Try again later; raise `queue_max` or `max_concurrent_requests` where the model runs.",
     ),
     Failure.UNAVAILABLE: (
@@ -134,8 +134,8 @@ def failures() -> str:
         here = problem_of(ReportFailed("", failure, "", 1), served_here=True)
         status = str(remote.status) if here.status == remote.status else f"{remote.status} ({here.status} served here)"
         retried = "yes" if failure in RETRIED else "no"
-        rows.append((code(failure.value), status, code(remote.code), retried, meaning, remedy))
-    return table(("on the wire", "HTTP status", "API `code`", "retried elsewhere", "meaning", "what to do"), rows)
+        rows.append((code(failure.value), f"{status} {code(remote.code)}", retried, meaning, remedy))
+    return table(("on the wire", "local API", "retried elsewhere", "meaning", "what to do"), rows)
 
 
 _RELAY_CODES: Final[Mapping[str, tuple[str, str]]] = {

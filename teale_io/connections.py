@@ -45,6 +45,10 @@ RECEIVED_BYTES: Final = 64 * 1024
 READS_PER_TURN: Final = 8
 """So often is one connection read before the next one has its turn."""
 
+PARTING_SECONDS: Final = 5
+TRY_AGAIN_LATER: Final = 1013
+"""What a WebSocket is closed with whose reader is too slow: a close code of the registry that RFC 6455 founded."""
+
 Incoming: TypeAlias = DataReceived | MessagesReceived | PingReceived | PongReceived
 ConnectionInput: TypeAlias = Incoming | ConnectionAccepted | ConnectionOpened | ConnectFailed | ConnectionClosed
 

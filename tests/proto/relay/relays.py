@@ -292,7 +292,7 @@ class ClientNode:
                         self.client.opened(self.relay.now, self.effects)
                     else:
                         self.client.failed("unreachable", self.relay.now, self.effects)
-                case (SendText() | SendData()) if self._wire is not None:
+                case SendText() | SendData() if self._wire is not None:
                     self.relay.feed(DataReceived(self._wire, effect.data))
                 case SendPing() if self._wire is not None:
                     self.relay.feed(PingReceived(self._wire))
