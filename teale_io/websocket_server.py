@@ -6,6 +6,7 @@ stranger gets a bounded time and a bounded number of bytes for that, and the rea
 
 import ssl
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -136,6 +137,7 @@ def _response(page: Page) -> Response:
     headers = Headers()
     headers["Connection"] = "close"
     headers["Content-Length"] = str(len(page.body))
+    headers["Date"] = formatdate(usegmt=True)
     headers["Content-Type"] = page.content_type
     headers["Cache-Control"] = "no-store"
     for name, value in page.headers:
