@@ -20,7 +20,8 @@ from teale_proto.inputs import NodeId
 from teale_proto.rng import Rng
 from teale_proto.secure.identity import Identity
 from teale_proto.secure.noise import Channel, Handshake
-from teale_proto.wire.cluster import CLUSTER_CODEC, ClusterMessage
+from teale_proto.wire.bulk import decode_bulk, encode_bulk, is_bulk
+from teale_proto.wire.cluster import CLUSTER_CODEC, ClusterMessage, ModelTransferChunk
 from teale_proto.wire.codec import Flavour, Unknown
 from teale_proto.wire.framing import FrameReader, frame, header_of
 
@@ -192,7 +193,10 @@ class Link:
 
         Raises LocalError before the handshake is done, and for a message over `message_max`.
         """
-        payload = CLUSTER_CODEC.encode(message, self.flavour)
+        if isinstance(message, ModelTransferChunk) and self._channel is not None:
+            payload = encode_bulk(message)
+        else:
+            payload = CLUSTER_CODEC.encode(message, self.flavour)
         if len(payload) > self.message_max:
             raise LocalError(f"message of {len(payload)} bytes where {self.message_max} are allowed")
         if self._plaintext:
@@ -261,6 +265,8 @@ class Link:
             self._frames.size_max = MESSAGE_MAX
 
     def _decode(self, payload: bytes) -> ClusterMessage | Unknown:
+        if is_bulk(payload) and self._channel is not None:
+            return decode_bulk(payload)
         message, flavour = CLUSTER_CODEC.decode(payload)
         if not self._heard:
             self._heard = True
