@@ -35,6 +35,7 @@ from teale_io.keychain import load_or_create_identity, passphrase_from
 from teale_io.listener import Listener, bind
 from teale_io.live_node import LiveNode
 from teale_io.mdns import DiscoveryOptions
+from teale_io.memory import keep_freed_memory
 from teale_io.paths import Paths, Runtime, hold, remove_runtime, write_runtime
 from teale_io.runner import Runner
 from teale_io.tcp import dial_tcp, serve_tcp
@@ -60,6 +61,7 @@ _log = structlog.get_logger()
 @click.version_option(package_name="teale")
 def main() -> None:
     """Run a node in the foreground; `teale config` sets it up, `teale up` runs it in the background."""
+    keep_freed_memory()
     paths = Paths.find()
     try:
         config = with_environment(load_config(paths.config_file), os.environ)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, NoReturn, TypeVarTuple
+from typing import NoReturn, TypeVarTuple
 
 import click
 import structlog
@@ -11,9 +11,6 @@ import trio
 from teale_proto.errors import TealeError
 
 Ts = TypeVarTuple("Ts")
-
-LARGEST_MAPPING_BYTES: Final = 32 * 2**20 - 65_536
-"""Just below the largest value that glibc's malloc lets its mmap threshold grow to by itself."""
 
 _log = structlog.get_logger()
 
@@ -24,7 +21,6 @@ def run(name: str, serve: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
     What is wrong with the person's set-up is a TealeError, and told in its words. Anything else is our own
     mistake: half a program would be worse than none, so the process ends and says where it broke.
     """
-    _keep_freed_memory()
     try:
         trio.run(serve, *args)
     except BaseExceptionGroup as group:
@@ -39,15 +35,6 @@ def run(name: str, serve: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
     except Exception:
         _log.exception(f"{name} broke")
         sys.exit(1)
-
-
-def _keep_freed_memory() -> None:
-    """Have malloc keep buffers of a mebibyte for the next message instead of giving their pages back each time.
-
-    glibc raises its thresholds when a large block is freed; pages that nobody touched cost nothing. Measured on a
-    LAN link: a hundredth of the page faults, and a fifth more throughput.
-    """
-    bytes(LARGEST_MAPPING_BYTES)
 
 
 def fail(name: str, sentence: str) -> NoReturn:

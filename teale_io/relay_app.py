@@ -18,6 +18,7 @@ from teale_io import logs
 from teale_io.clock import unix_time_at_zero
 from teale_io.connections import MIB, PARTING_SECONDS, Connections, reason_of
 from teale_io.listener import Listener, bind
+from teale_io.memory import keep_freed_memory
 from teale_io.relay_access import PROXY_HEADERS, X_FORWARDED_FOR, Access, Network
 from teale_io.relay_files import Certificate, Tokens
 from teale_io.relay_http import pages
@@ -137,6 +138,7 @@ _COUNT = click.IntRange(min=0)
 def main(log_format: str, log_level: str, **options: object) -> None:
     """Run a relay: nodes that cannot see each other meet here, and it cannot read what they say."""
     logs.configure(logs.LogFormat(log_format), log_level)
+    keep_freed_memory()
     chosen = RelayOptions(**options)  # type: ignore[arg-type]  # click has checked them
     if chosen.tls_cert is None and chosen.tls_key is not None:
         raise click.UsageError("--tls-key needs --tls-cert")

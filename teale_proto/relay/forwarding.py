@@ -36,8 +36,9 @@ _BEFORE_TWO_PADS: Final = frozenset(_ALPHABET[::16])
 
 
 class Head(Value):
-    """What a message says before its data, and the bytes that must follow these."""
+    """What a message says before its data, and the bytes around it."""
 
+    written: bytes
     sender: NodeId
     target: NodeId
     session: SessionId
@@ -83,17 +84,21 @@ class Forwarding:
         assert ends <= HEAD_BYTES_MAX
         if len(self._heads) >= HEADS_MAX:
             self._heads.clear()
-        self._heads[written[:ends]] = Head(
-            message.from_node_id, message.to_node_id, message.session_id, flavour, written[ends:]
-        )
+        head, tail = written[:ends], written[ends:]
+        self._heads[head] = Head(head, message.from_node_id, message.to_node_id, message.session_id, flavour, tail)
 
-    def recognise(self, data: bytes) -> Head | None:
-        """Return the head of a message that the codec would write exactly like this, None for any other."""
-        ends = data.find(_DATA, 0, HEAD_BYTES_MAX) + len(_DATA)
-        head = self._heads.get(data[:ends])
+    def recognise(self, data: bytes, likely: Head | None = None) -> Head | None:
+        """Return the head of a message that the codec would write exactly like this, None for any other.
+
+        The head that is `likely` is looked for first; what is returned does not depend on it.
+        """
+        if likely is not None and data.startswith(likely.written):
+            head: Head | None = likely
+        else:
+            head = self._heads.get(data[: data.find(_DATA, 0, HEAD_BYTES_MAX) + len(_DATA)])
         if head is None or not data.endswith(head.tail):
             return None
-        return head if is_canonical_base64(data[ends : len(data) - len(head.tail)]) else None
+        return head if is_canonical_base64(data[len(head.written) : len(data) - len(head.tail)]) else None
 
     def run(self, connection: Connection, messages: Sequence[bytes], start: int, passage: Passage, now: Instant) -> Run:
         """Return how the messages from `start` on go the short way, up to the first that does not."""
@@ -103,10 +108,11 @@ class Forwarding:
         effects: list[SendText | SendData] = []
         size_bytes = 0
         passing: Head | bytes | None = None
+        likely: Head | None = None
         target: ConnectionId = 0
         for index in range(start, len(messages)):
             data = messages[index]
-            head = data[:HEAD_BYTES] if data.startswith(DATA) else self.recognise(data)
+            head = data[:HEAD_BYTES] if data.startswith(DATA) else self.recognise(data, likely)
             if head is None or len(data) > self._message_bytes_max:
                 break
             if head is not passing and head != passing:
@@ -114,6 +120,7 @@ class Forwarding:
                 if receiver is None:
                     break
                 passing, target = head, receiver.connection.id
+                likely = head if isinstance(head, Head) else None
             effects.append(SendData(target, data, True) if type(head) is bytes else SendText(target, data, True))
             size_bytes += len(data)
         return Run(effects, size_bytes)

@@ -291,6 +291,17 @@ def test_what_waits_can_be_dropped_without_tearing_a_piece_apart() -> None:
     assert bytes(outbox.take()) + bytes(outbox.take()) == b"gunbye"
 
 
+def test_bulk_lets_everything_else_go_first_and_keeps_its_own_order() -> None:
+    outbox = Outbox()
+    outbox.put(b"bulk, ", bulk=True)
+    outbox.put(b"more, ", bulk=True)
+    outbox.put(b"first, ")
+    outbox.settle(taken := outbox.take(), len(b"first, bu"))
+    assert taken == b"first, bulk, more, "
+    outbox.put(b"too late for the rest")
+    assert bytes(outbox.take()) == b"lk, more, too late for the rest"
+
+
 def test_what_was_not_sent_waits_in_front() -> None:
     outbox = Outbox()
     outbox.put(b"hello")

@@ -72,6 +72,28 @@ def test_both_sides_learn_who_the_other_is_and_can_talk(make: Callable[[], Pair]
     assert not any(b"bob" in piece or b"reason" in piece for piece in pair.wire)
 
 
+@pytest.mark.parametrize("fast_aes", [(False, True), (True, True)])
+def test_what_seals_the_records_is_told(fast_aes: tuple[bool, bool]) -> None:
+    pair = Pair(
+        Link.dial(ALICE, expected=BOB.node_id, instance=b"a" * 8, rng=Random(1), fast_aes=fast_aes[0]),
+        Link.accept(BOB, instance=b"b" * 8, rng=Random(2), allow_plaintext=False, fast_aes=fast_aes[1]),
+    )
+    expected = "Noise_XX_25519_ChaChaPoly_BLAKE2s" + (", records AESGCM" if all(fast_aes) else "")
+    assert [link.encryption for link in pair.links] == [expected] * 2
+    pair.say(0, Goodbye("to bob"))
+    assert pair.heard[1][-1] == Goodbye("to bob")
+
+
+def test_a_large_record_leaves_without_being_copied_behind_its_header() -> None:
+    pair = lan_pair()
+    pieces: list[bytes] = []
+    pair.links[0].send(Goodbye("x" * 4000), pieces)
+    pair.links[0].send(InferenceRequest("r", msgspec.Raw(b'"%b"' % (b"x" * 20_000)), True), pieces)
+    assert [len(piece) for piece in pieces[1:]] == [4, int.from_bytes(pieces[1], "big")]
+    pair.carry(0, pieces)
+    assert len(pair.heard[1]) == 3
+
+
 def test_a_large_message_arrives_whole() -> None:
     pair = lan_pair()
     body = msgspec.json.encode("x" * 1_000_000)

@@ -3,7 +3,7 @@
 import pytest
 
 from teale_proto.contract import SECOND
-from teale_proto.effects import CloseConnection, SendText
+from teale_proto.effects import CloseConnection, SendData, SendText
 from teale_proto.errors import LocalError
 from teale_proto.inputs import NodeId, StopRequested
 from teale_proto.relay.client import (
@@ -18,9 +18,11 @@ from teale_proto.relay.client import (
     SessionTimer,
     SignalReceived,
 )
+from teale_proto.wire.binary import encode_binary
 from teale_proto.wire.codec import Flavour
-from teale_proto.wire.relay import PEER_NOT_FOUND, Candidate, IceCandidate, RelayClose, RelayData, RelayOpen
+from teale_proto.wire.relay import PEER_NOT_FOUND, Candidate, IceCandidate, RelayClose, RelayData, RelayOpen, RelayReady
 from tests.proto.relay.relays import ALICE, BOB, CAROL, ClientNode, Relay, identity
+from tests.proto.relay.scripted import connected
 
 
 def pair() -> tuple[Relay, ClientNode, ClientNode]:
@@ -56,6 +58,41 @@ def test_data_goes_both_ways_in_a_session() -> None:
     assert bob.take_news() == [SessionData(session, alice.id, b"question")]
     assert send(relay, bob, session, b"")
     assert alice.take_news() == [SessionData(session, bob.id, b"")]
+
+
+def test_two_of_ours_talk_in_binary_messages() -> None:
+    relay, alice, bob, session = opened()
+    send(relay, alice, session, b"question")
+    assert alice.effects[-1] == SendData(1, encode_binary(session, b"question"))
+    assert bob.heard[-1] == encode_binary(session, b"question")
+
+
+def test_with_a_node_that_reads_only_json_it_is_the_relay_that_translates() -> None:
+    relay = Relay()
+    alice, bob = relay.client(ALICE), relay.node(BOB)
+    session = open_session(relay, alice, bob.id)
+    bob.say(RelayReady(bob.id, alice.id, session))
+    send(relay, alice, session, b"question")
+    assert bob.last == RelayData(alice.id, bob.id, session, b"question")
+    bob.say(RelayData(bob.id, alice.id, session, b"answer"))
+    assert alice.take_news()[-1] == SessionData(session, bob.id, b"answer")
+
+
+def test_a_relay_that_does_not_answer_the_offer_gets_json() -> None:
+    relay = connected(ALICE)
+    session = relay.client.open_session(BOB.node_id, relay.now, relay.out)
+    relay.say(RelayReady(BOB.node_id, ALICE.node_id, session))
+    relay.client.send(session, b"question", relay.now, relay.out)
+    assert relay.said(RelayData) == [RelayData(ALICE.node_id, BOB.node_id, session, b"question")]
+    relay.say_bytes(encode_binary(session, b"unasked"))
+    assert SessionData(session, BOB.node_id, b"unasked") not in relay.news
+
+
+@pytest.mark.parametrize("message", [encode_binary(32 * "0", b"x"), b"\x01", b"\x01" + bytes(15)])
+def test_binary_messages_of_no_session_change_nothing(message: bytes) -> None:
+    _, alice, bob, _ = opened()
+    alice.hear(message)
+    assert alice.take_news() == bob.take_news() == []
 
 
 def test_as_much_data_as_fits_passes_and_not_a_byte_more() -> None:
