@@ -15,7 +15,9 @@ import trio
 
 from bench._ends import ANSWER, SMALL, WARM, Exchange, exchange_named, figure_of, say, wait_for_end_of_input
 from teale_io.connections import Connections
+from teale_io.hardware import has_fast_aes
 from teale_io.listener import Listener, bind
+from teale_io.memory import keep_freed_memory
 from teale_io.runner import Runner
 from teale_io.tcp import dial_tcp, serve_tcp
 from teale_proto.contract import NEVER, Instant, Value
@@ -31,6 +33,7 @@ from teale_proto.inputs import (
     Woken,
 )
 from teale_proto.link import Established, Link
+from teale_proto.peers import JOINED_BYTES_MAX
 from teale_proto.secure.identity import Identity
 from teale_proto.secure.noise import Handshake
 from teale_proto.secure.records import Channel
@@ -38,6 +41,7 @@ from teale_proto.wire.cluster import InferenceChunk, ModelTransferChunk
 from teale_proto.wire.framing import FrameReader, frame
 
 FRAME_MAX: Final = 65_535
+FAST_AES: Final = has_fast_aes()
 
 
 class Talk(Protocol):
@@ -162,13 +166,13 @@ class Talker:
                 talk = self._talks[connection]
                 for _ in range(times):
                     talk.send(payload, out)
-                return [SendData(connection, b"".join(out))]
+                return _sends(connection, out)
             case Dial(connection, address):
                 return [Connect(connection, address)]
             case ConnectionAccepted(connection=connection) | ConnectionOpened(connection=connection):
                 talk = self._talks[connection] = self._talk(dialled=isinstance(event, ConnectionOpened))
                 talk.start(out)
-                return [SendData(connection, b"".join(out))] if out else []
+                return _sends(connection, out)
             case ConnectionClosed(connection=connection):
                 self._talks.pop(connection, None)
             case ConnectFailed(reason=reason):
@@ -185,17 +189,25 @@ class Talker:
             count += 1
             if self._answers:
                 talk.send(ANSWER, out)
-        effects: list[Effect] = [SendData(connection, b"".join(out))] if out else []
+        effects = _sends(connection, out)
         if not self._answers and (count or opened):
             effects.append(Arrived(connection, count))
         return effects
 
     def _talk(self, *, dialled: bool) -> Talk:
+        ours: Any = {"instance": bytes(8), "rng": self._rng, "fast_aes": FAST_AES}
         if self._kind == "records":
-            return RecordsTalk(Handshake.xx(self._identity, initiator=dialled, instance=bytes(8), rng=self._rng))
+            return RecordsTalk(Handshake.xx(self._identity, initiator=dialled, **ours))
         if dialled:
-            return LinkTalk(Link.dial(self._identity, expected=None, instance=bytes(8), rng=self._rng))
-        return LinkTalk(Link.accept(self._identity, instance=bytes(8), rng=self._rng, allow_plaintext=False))
+            return LinkTalk(Link.dial(self._identity, expected=None, **ours))
+        return LinkTalk(Link.accept(self._identity, allow_plaintext=False, **ours))
+
+
+def _sends(connection: ConnectionId, pieces: list[bytes]) -> list[Effect]:
+    """Return what a node makes of what its link wants sent."""
+    if sum(map(len, pieces)) <= JOINED_BYTES_MAX:
+        return [SendData(connection, b"".join(pieces))] if pieces else []
+    return [SendData(connection, piece) for piece in pieces]
 
 
 class Client:
@@ -244,6 +256,7 @@ class Client:
 
 async def serve(kind: str) -> None:
     """Serve until killed."""
+    keep_freed_memory()
     async with trio.open_nursery() as nursery:
         runner: Runner[Any, Any] = Runner(Talker(kind, 1, answers=True), get_args(Effect))
         connections = Connections(feed=runner.feed, nursery=nursery)
@@ -256,6 +269,7 @@ async def serve(kind: str) -> None:
 
 async def client(kind: str, address: Address, what: str, count: int) -> None:
     """Measure one thing."""
+    keep_freed_memory()
     async with trio.open_nursery() as nursery:
         runner: Runner[Any, Any] = Runner(Talker(kind, 2, answers=False), get_args(Effect))
         connections = Connections(feed=runner.feed, nursery=nursery, dialers={Address: dial_tcp})

@@ -79,6 +79,9 @@ UNKNOWN_KINDS_MAX: Final = 16
 REASON_MAX: Final = 128
 """Characters that are shown of the reason that another node gives."""
 
+JOINED_BYTES_MAX: Final = 64 * 1024
+"""Up to so much is handed to the driver in one piece; of more, the copy would cost more than the calls."""
+
 SETUP_TIMEOUT: Final[Duration] = 10 * SECOND
 """From the first byte to the greeting."""
 
@@ -561,8 +564,12 @@ class Peers:
         if isinstance(handle, str):
             for piece in pieces:
                 out.append(SendSession(handle, piece))
-        elif pieces:
-            out.append(SendData(handle, b"".join(pieces)))
+        elif sum(map(len, pieces)) <= JOINED_BYTES_MAX:
+            if pieces:
+                out.append(SendData(handle, b"".join(pieces)))
+        else:
+            for piece in pieces:
+                out.append(SendData(handle, piece))
         pieces.clear()
 
 
