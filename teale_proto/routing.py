@@ -142,7 +142,7 @@ def _choose(
     # The order of the index, so that one draw means the same node there.
     near.sort(key=lambda s: (not s.tokens_per_second, scores[s.node], s.node))
     winner = near[rng.randrange(len(near))]
-    reasons |= {s.node: f"scores below {NEAR_EQUAL} of the best" for s in rest if s not in near}
+    reasons |= {s.node: f"scores below {NEAR_EQUAL} of the best" for s in rest}
     reasons |= {s.node: "near-equal; another was chosen" for s in near}
     if len(near) > 1:
         reasons[winner.node] = f"drawn at random from {len(near)} near-equal nodes"
