@@ -40,7 +40,7 @@ from teale_proto.peer_news import (
     Told,
 )
 from teale_proto.rng import Rng
-from teale_proto.secure.identity import Identity
+from teale_proto.secure.identity import Identity, is_node_id
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import (
     ClusterMessage,
@@ -592,7 +592,7 @@ def _as_ack(hello: Hello) -> HelloAck:
 def _claimed_id(device: DeviceInfo) -> NodeId:
     """Return the node id that an unencrypted peer claims; a deployed one has a uuid instead, which is hashed to one."""
     claimed = device.id.lower()
-    if len(claimed) == 64 and all(character in "0123456789abcdef" for character in claimed):
+    if is_node_id(claimed):
         return NodeId(claimed)
     return NodeId(sha256(device.id.encode()).hexdigest())
 

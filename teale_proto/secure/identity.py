@@ -76,9 +76,14 @@ class Identity(Secret):
         return f"<Identity {self.node_id}>"
 
 
+def is_node_id(text: str) -> bool:
+    """Return whether a text has the form of a node id; the key need not be usable."""
+    return _NODE_ID.fullmatch(text) is not None
+
+
 def verify(node: NodeId, message: bytes, signature: bytes) -> bool:
     """Return whether `signature` is `node`'s over `message`; malformed ids and signatures are simply not."""
-    if _NODE_ID.fullmatch(node) is None or len(signature) != SIGNATURE_BYTES:
+    if not is_node_id(node) or len(signature) != SIGNATURE_BYTES:
         return False
     try:
         VerifyKey(bytes.fromhex(node)).verify(message, signature)
@@ -93,7 +98,7 @@ def static_key_of(node: NodeId) -> bytes:
     Raises PeerError where the id is not the encoding of a curve point of the full prime order: such a key
     would give a shared secret that everybody can compute.
     """
-    if _NODE_ID.fullmatch(node) is None:
+    if not is_node_id(node):
         raise PeerError("a node id is 64 lower-case hexadecimal characters")
     try:
         return VerifyKey(bytes.fromhex(node)).to_curve25519_public_key().encode()
@@ -112,7 +117,7 @@ def parse_node_id(text: str) -> NodeId:
     Raises LocalError, saying what was expected, for anything else. Whether the key is usable is not checked.
     """
     text = text.strip()
-    if _NODE_ID.fullmatch(text.lower()):
+    if is_node_id(text.lower()):
         return NodeId(text.lower())
     if text.startswith(_MULTIBASE_BASE58BTC) and len(text) <= _MULTIBASE_LENGTH_MAX:
         return _parse_multibase(text)

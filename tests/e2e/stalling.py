@@ -7,7 +7,7 @@ its `openai_urls` backend, and its answer has no end.
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MODEL = "stalling"
@@ -41,15 +41,21 @@ class _Server(ThreadingHTTPServer):
     # Threads that wait for a node which a failed test has left alone must not keep the tests from ending.
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: clients here are killed."""
 
 
-@contextmanager
-def stalling_server() -> Iterator[str]:
+def stalling_server() -> AbstractContextManager[str]:
     """Serve on loopback, and yield the URL."""
-    with _Server(("127.0.0.1", 0), _Handler) as server:
+    return served(_Handler)
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve requests on loopback, a thread for each connection, and yield the URL."""
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
