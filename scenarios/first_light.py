@@ -13,8 +13,8 @@ import msgspec
 from simulator.backend import ANSWER_MARKER, CostModel
 from simulator.checkers import EnoughServed, LostNodesLeavePools, NothingInPlain
 from simulator.host import Crash
-from simulator.link import Link
-from simulator.network import INTERNET
+from simulator.net.link import Link
+from simulator.net.network import INTERNET
 from simulator.scenario import Scenario
 from simulator.world import RELAY_PORT, Place, World, request_ids
 from teale_proto.contract import MILLISECOND, SECOND, Duration

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final
 
-from simulator.connection import Traffic
 from simulator.host import CoreMisused, HostCrashed, HostStarted, HostStopped
+from simulator.net.connection import Traffic
 from simulator.trace import Entry
 from teale_proto.contract import SECOND, Duration, Instant, Value
 from teale_proto.effects import (

@@ -10,9 +10,9 @@ from enum import Enum
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from simulator.backend import CostModel, SimulatedBackend
-from simulator.connection import End, Kind, Machine, State
 from simulator.engine import Engine
-from simulator.network import Network
+from simulator.net.connection import End, Kind, Machine, State
+from simulator.net.network import Network
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
 from teale_proto.contract import NEVER, Core, Instant, Value

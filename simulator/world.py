@@ -11,8 +11,8 @@ from simulator.backend import CostModel
 from simulator.checkers import Checker, ConnectionsEndOnce, ContractKept, EveryAskEndsOnce, TimeNeverRunsBackwards
 from simulator.engine import Engine
 from simulator.host import CoreFactory, Crash, Host
-from simulator.link import Link
-from simulator.network import INTERNET, Network
+from simulator.net.link import Link
+from simulator.net.network import INTERNET, Network
 from simulator.report import Report, Statistics, judged
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace

@@ -15,8 +15,8 @@ from simulator.checkers import (
     NothingInPlain,
     TimeNeverRunsBackwards,
 )
-from simulator.connection import Traffic
 from simulator.host import CoreMisused, Crash, HostCrashed, HostStarted, HostStopped
+from simulator.net.connection import Traffic
 from simulator.trace import Entry
 from teale_proto.contract import SECOND, Instant, Value
 from teale_proto.effects import (

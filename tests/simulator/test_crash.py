@@ -2,10 +2,10 @@
 
 import pytest
 
-from simulator.connection import CONNECT_TIMEOUT
 from simulator.host import Crash
-from simulator.link import Link
-from simulator.network import RECORD_TTL
+from simulator.net.connection import CONNECT_TIMEOUT
+from simulator.net.link import Link
+from simulator.net.network import RECORD_TTL
 from teale_proto.contract import MILLISECOND, SECOND
 from teale_proto.effects import Advertise, Connect, SendData, SendPing
 from teale_proto.inputs import (
@@ -19,7 +19,7 @@ from teale_proto.inputs import (
     ServiceLost,
     ServiceRecord,
 )
-from tests.simulator.test_network import BOB, WEB, pair
+from tests.simulator.net.test_network import BOB, WEB, pair
 from tests.simulator.toys import ONE_WAY, Town, obey
 
 RECORD = ServiceRecord(NodeId("b" * 64), 80, ("model",))

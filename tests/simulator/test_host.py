@@ -8,7 +8,7 @@ from simulator.host import CoreError, CoreMisused, Crash, HostCrashed, HostStart
 from teale_proto.contract import NEVER, SECOND, Instant, Value
 from teale_proto.effects import CloseConnection, Connect, RelayState, ReportRelay, SendData, SendPing, SendText
 from teale_proto.inputs import WAKE, Address, StopRequested, Woken
-from tests.simulator.test_network import BOB, pair
+from tests.simulator.net.test_network import BOB, pair
 from tests.simulator.toys import Diary, Order, Town, obey
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from simulator.backend import CostModel
 from simulator.engine import Engine
 from simulator.host import Host
-from simulator.link import Link
-from simulator.network import Network
+from simulator.net.link import Link
+from simulator.net.network import Network
 from simulator.rng import SplitMix64
 from simulator.trace import Trace
 from teale_proto.contract import MILLISECOND, NEVER, Instant, Value

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.datagrams import AnyCore, Uplink
-from simulator.nat import NatKind
+from simulator.net.datagrams import AnyCore, Uplink
+from simulator.net.nat import NatKind
 from simulator.rng import stream
 from simulator.trace import Entry
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Instant, Value
@@ -24,7 +24,7 @@ from teale_proto.nat.behaviour import BehaviourDiscovery, DiscoveryStarted, Sett
 from teale_proto.nat.datagrams import DatagramReceived
 from teale_proto.nat.kinds import Filtering, Mapping
 from teale_proto.nat.stun_server import StunServer
-from tests.simulator.nat_world import ALTERNATE, PRIMARY, NatWorld
+from tests.simulator.net.nat_world import ALTERNATE, PRIMARY, NatWorld
 
 KIND = NatKind(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, filtering=Filtering.ADDRESS_DEPENDENT)
 BAD_LINE = Uplink(latency=30 * MILLISECOND, jitter=20 * MILLISECOND, loss=0.2, duplication=0.1)

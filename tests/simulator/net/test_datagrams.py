@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.datagrams import HOME, DatagramHost, Internet, Realm, Uplink
 from simulator.engine import Engine
-from simulator.nat import NatKind
+from simulator.net.datagrams import HOME, DatagramHost, Internet, Realm, Uplink
+from simulator.net.nat import NatKind
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Instant, Value
 from teale_proto.inputs import Address
 from teale_proto.nat.datagrams import DatagramReceived, SendDatagram

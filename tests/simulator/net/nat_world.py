@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from simulator.datagrams import DatagramHost, Internet, Realm, Uplink
 from simulator.engine import Engine
-from simulator.nat import NatKind
+from simulator.net.datagrams import DatagramHost, Internet, Realm, Uplink
+from simulator.net.nat import NatKind
 from simulator.trace import Trace
 from teale_proto.contract import MILLISECOND, SECOND, Duration
 from teale_proto.inputs import Address

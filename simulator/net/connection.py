@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from simulator.engine import Engine
-from simulator.link import Lane, Port
+from simulator.net.link import Lane, Port
 from simulator.rng import stream
 from teale_proto.contract import SECOND, Duration, Instant, Value
 from teale_proto.inputs import Address, ConnectionId, ServiceRecord

@@ -2,9 +2,9 @@
 
 import pytest
 
-from simulator.connection import CONNECT_TIMEOUT, Machine, Traffic
-from simulator.link import Link, Queue
-from simulator.network import NetworkError
+from simulator.net.connection import CONNECT_TIMEOUT, Machine, Traffic
+from simulator.net.link import Link, Queue
+from simulator.net.network import NetworkError
 from teale_proto.contract import MILLISECOND, SECOND, Instant
 from teale_proto.effects import CloseConnection, Connect, SendData, SendPing, SendText, WebSocketUrl
 from teale_proto.inputs import (

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from simulator.connection import Connection, End, Kind, Machine, Tap
 from simulator.engine import Engine
-from simulator.link import Link, Port, one_way
+from simulator.net.connection import Connection, End, Kind, Machine, Tap
+from simulator.net.link import Link, Port, one_way
 from teale_proto.contract import SECOND, Duration
 from teale_proto.effects import WebSocketUrl
 from teale_proto.inputs import Address, ConnectionId, ServiceRecord

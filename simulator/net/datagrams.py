@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from simulator.engine import Engine
-from simulator.nat import Nat, NatKind, Packet
+from simulator.net.nat import Nat, NatKind, Packet
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
 from teale_proto.contract import MILLISECOND, NEVER, Core, Duration, Instant, Value

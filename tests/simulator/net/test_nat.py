@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from simulator.nat import FIREWALL, Allocation, Collision, Full, Nat, NatKind, Packet, Pooling
+from simulator.net.nat import FIREWALL, Allocation, Collision, Full, Nat, NatKind, Packet, Pooling
 from simulator.rng import stream
 from teale_proto.contract import SECOND, Instant
 from teale_proto.inputs import Address

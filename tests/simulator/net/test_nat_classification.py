@@ -10,13 +10,13 @@ from itertools import product
 
 import pytest
 
-from simulator.datagrams import Uplink
-from simulator.nat import Allocation, Collision, NatKind, Pooling
+from simulator.net.datagrams import Uplink
+from simulator.net.nat import Allocation, Collision, NatKind, Pooling
 from teale_proto.contract import MILLISECOND, SECOND
 from teale_proto.inputs import Address
 from teale_proto.nat.behaviour import ReportMapped
 from teale_proto.nat.kinds import Behaviour, Filtering, Hairpinning, Mapping
-from tests.simulator.nat_world import PORT, SECOND_SERVER, NatWorld, classify
+from tests.simulator.net.nat_world import PORT, SECOND_SERVER, NatWorld, classify
 
 KINDS = list(product(Mapping, Filtering))
 ALLOCATIONS = {
@@ -167,10 +167,10 @@ def test_a_new_address_in_the_middle_of_a_run_is_seen_by_the_next_discovery() ->
 
 
 DIGEST = """
-from simulator.nat import Allocation, NatKind, Pooling
+from simulator.net.nat import Allocation, NatKind, Pooling
 from teale_proto.nat.kinds import Mapping
-from tests.simulator.nat_world import NatWorld
-from tests.simulator.test_nat_classification import ROUGH
+from tests.simulator.net.nat_world import NatWorld
+from tests.simulator.net.test_nat_classification import ROUGH
 
 world = NatWorld(seed={seed}, line=ROUGH)
 kind = NatKind(mapping=Mapping(2), allocation=Allocation.RANDOM, pooling=Pooling.ARBITRARY)

@@ -1,0 +1,1 @@
+"""What lies between hosts: links, connections, NATs, and the internet that they make up."""
