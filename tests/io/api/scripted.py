@@ -15,7 +15,6 @@ from teale_proto.effects import (
     NodeEffect,
     Path,
     PeerState,
-    RelayState,
     ReportAttempt,
     ReportFailed,
     ReportFinished,
@@ -23,13 +22,9 @@ from teale_proto.effects import (
 from teale_proto.errors import LocalError
 from teale_proto.inputs import Failure, NodeId, Task
 from teale_proto.status import Candidate, Explanation, ListedPeer, NodeStatus, PeerStatus
-from teale_proto.wire.relay import Hardware
+from tests.io.status import BOB, CAROL, STATUS
 
-ALICE = NodeId("a1" * 32)
-BOB = NodeId("b2" * 32)
-CAROL = NodeId("c3" * 32)
-
-HARDWARE = Hardware(chip_name="M2", total_ram_gb=16.0, tier=3)
+HARDWARE = STATUS.hardware
 SOON = 10.0
 """Seconds after which a test that waits for an event has failed."""
 
@@ -116,24 +111,7 @@ class ScriptedService:
             self.left.set()
 
     def status(self) -> NodeStatus:
-        return NodeStatus(
-            node_id=ALICE,
-            display_name="alice",
-            loaded_models=("tiny",),
-            hardware=HARDWARE,
-            lan_enabled=True,
-            lan_encryption="noise",
-            wan_enabled=True,
-            wan=RelayState.CONNECTED,
-            wan_relay_url="ws://relay.example/ws",
-            wan_reason="",
-            nat_type="unknown",
-            peers_connected=1,
-            peers_listed=1,
-            queue_depth=0,
-            running=0,
-            asked=0,
-        )
+        return STATUS
 
     def problems(self) -> tuple[str, ...]:
         return ("big.gguf is not a GGUF file",)

@@ -20,7 +20,8 @@ from teale_io.api.answers import (
 from teale_proto.effects import Path, ReportFinished
 from teale_proto.errors import PeerError
 from teale_proto.inputs import Task
-from tests.io.api.scripted import BOB, chat_chunk, chat_whole, text_chunk
+from tests.io.api.scripted import chat_chunk, chat_whole, text_chunk
+from tests.io.status import BOB
 
 CHAT = Stamp(Task.CHAT, "tiny", token="0", created=9)
 TEXT = Stamp(Task.COMPLETION, "tiny", token="0", created=9)

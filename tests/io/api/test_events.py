@@ -20,7 +20,8 @@ from teale_proto.effects import (
     ReportRelay,
 )
 from teale_proto.inputs import Failure
-from tests.io.api.scripted import BOB, ScriptedService, browsing, served
+from tests.io.api.scripted import ScriptedService, browsing, served
+from tests.io.status import BOB
 
 
 class Follower:

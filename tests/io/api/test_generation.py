@@ -8,7 +8,6 @@ from teale_io.api import Limits
 from teale_proto.effects import Path
 from teale_proto.inputs import Failure
 from tests.io.api.scripted import (
-    ALICE,
     CHAT,
     CHAT_STREAM,
     JSON,
@@ -23,6 +22,7 @@ from tests.io.api.scripted import (
     chat_whole,
     data_lines,
 )
+from tests.io.status import ALICE
 
 CHAT_URL = "/v1/chat/completions"
 

@@ -10,8 +10,6 @@ from openai.types.chat import ChatCompletionUserMessageParam
 from teale_proto.effects import Path
 from teale_proto.inputs import Failure, Task
 from tests.io.api.scripted import (
-    BOB,
-    CAROL,
     SOON,
     STREAMED,
     Fail,
@@ -23,6 +21,7 @@ from tests.io.api.scripted import (
     openai_at,
     text_chunk,
 )
+from tests.io.status import BOB, CAROL
 
 HI: ChatCompletionUserMessageParam = {"role": "user", "content": "hi"}
 

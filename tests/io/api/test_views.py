@@ -3,7 +3,8 @@
 import trio
 
 from teale_proto.inputs import Failure
-from tests.io.api.scripted import ALICE, BOB, CAROL, JSON, SOON, ScriptedService, browsing
+from tests.io.api.scripted import JSON, SOON, ScriptedService, browsing
+from tests.io.status import ALICE, BOB, CAROL
 
 
 async def test_health_tells_the_number_of_peers() -> None:

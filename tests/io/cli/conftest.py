@@ -15,7 +15,8 @@ from keyring.backends import fail
 from teale_io.cli.app import App
 from teale_io.cli.main import teale
 from teale_io.paths import Paths, Runtime, write_runtime
-from tests.io.cli.fake_node import ALICE, FakeNode
+from tests.io.cli.fake_node import FakeNode
+from tests.io.status import ALICE
 
 
 class Ended:

@@ -13,38 +13,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from teale_io.api.encoding import encode
 from teale_io.keychain import read_marker
 from teale_io.paths import Paths, Runtime, write_runtime
-from teale_proto.effects import Path, PeerState, RelayState
+from teale_proto.effects import Path, PeerState
 from teale_proto.inputs import NodeId
-from teale_proto.status import Candidate, Explanation, ListedPeer, NodeStatus, PeerStatus
+from teale_proto.status import Candidate, Explanation, ListedPeer, PeerStatus
 from teale_proto.wire.relay import Hardware
+from tests.io.status import ALICE, BOB, CAROL, DAVE
+from tests.io.status import STATUS as ANY_STATUS
 
-ALICE = NodeId("a1" * 32)
-BOB = NodeId("b2" * 32)
-CAROL = NodeId("c3" * 32)
-DAVE = NodeId("d4" * 32)
 HARDWARE = Hardware(chip_name="M4 Max", total_ram_gb=64.0, tier=2)
-
-STATUS = NodeStatus(
-    node_id=ALICE,
-    display_name="alice",
-    loaded_models=("tiny",),
-    hardware=HARDWARE,
-    lan_enabled=True,
-    lan_encryption="noise",
-    wan_enabled=True,
-    wan=RelayState.CONNECTED,
-    wan_relay_url="wss://relay.example/ws",
-    wan_reason="",
-    nat_type="unknown",
-    peers_connected=2,
-    peers_listed=1,
-    queue_depth=3,
-    running=1,
-    asked=0,
-)
+STATUS = msgspec.structs.replace(ANY_STATUS, hardware=HARDWARE, peers_connected=2, queue_depth=3, running=1)
 
 
 def peer(node_id: NodeId, name: str, path: Path, *models: str, encryption: str = "Noise_IK") -> PeerStatus:

@@ -6,8 +6,9 @@ from teale_io.cli.client import sse_events
 from teale_io.cli.output import neutral
 from teale_io.paths import Paths
 from tests.io.cli.conftest import Teale
-from tests.io.cli.fake_node import BOB, HELLO, FakeNode, chunk, stream
+from tests.io.cli.fake_node import HELLO, FakeNode, chunk, stream
 from tests.io.cli.terminal import Terminal
+from tests.io.status import BOB
 
 
 def test_an_answer_is_streamed_and_then_told_who_gave_it(teale_command: Teale, node: FakeNode) -> None:

@@ -20,9 +20,10 @@ from teale_io.paths import Paths
 from teale_proto.effects import RelayState
 from tests.io.certificates import self_signed
 from tests.io.cli.conftest import Teale
-from tests.io.cli.fake_node import ALICE, STATUS, FakeNode
+from tests.io.cli.fake_node import STATUS, FakeNode
 from tests.io.cli.terminal import ROOT, environ_of
 from tests.io.cli.test_views import changed
+from tests.io.status import ALICE
 
 RELAY = "from teale_io.relay_app import main; main()"
 CHECKS = {"node", "disk", "open files", "configuration", "identity", "api", "lan port", "lan", "relay", "models"}

@@ -16,8 +16,8 @@ from teale_io.cli.process import is_alive, wait_until_gone
 from teale_io.keychain import read_marker
 from teale_io.paths import Paths, Runtime, read_runtime, write_runtime
 from tests.io.cli.conftest import Ended, Teale
-from tests.io.cli.fake_node import ALICE
 from tests.io.cli.terminal import ROOT, SAFETY_SECONDS, Terminal, environ_of
+from tests.io.status import ALICE
 
 Process = Callable[..., Ended]
 

@@ -16,7 +16,8 @@ from teale_proto.effects import Path, RelayState
 from teale_proto.inputs import NodeId
 from teale_proto.status import Explanation
 from tests.io.cli.conftest import Teale
-from tests.io.cli.fake_node import ALICE, BOB, CAROL, DAVE, ROUTE, STATUS, FakeNode, peer
+from tests.io.cli.fake_node import ROUTE, STATUS, FakeNode, peer
+from tests.io.status import ALICE, BOB, CAROL, DAVE
 
 ESCAPE = "\x1b]0;owned\x07\x9b31m\u202e"
 
