@@ -26,7 +26,9 @@ from tests.io.status import ALICE, BOB, CAROL, DAVE
 from tests.io.status import STATUS as ANY_STATUS
 
 HARDWARE = Hardware(chip_name="M4 Max", total_ram_gb=64.0, tier=2)
-STATUS = msgspec.structs.replace(ANY_STATUS, hardware=HARDWARE, peers_connected=2, queue_depth=3, running=1)
+STATUS = msgspec.structs.replace(
+    ANY_STATUS, hardware=HARDWARE, wan_relay_url="wss://relay.example/ws", peers_connected=2, queue_depth=3, running=1
+)
 
 
 def peer(node_id: NodeId, name: str, path: Path, *models: str, encryption: str = "Noise_IK") -> PeerStatus:
