@@ -22,3 +22,5 @@ class SendDatagram(Value):
     local: Address
     remote: Address
     data: bytes
+    hop_limit: int | None = None
+    """After how many routers it dies, where that is not the system's choice: an opener need only leave our own NAT."""
