@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from simulator.engine import Engine
-from simulator.rng import SplitMix64
+from simulator.rng import SplitMix64, lognormal
 from teale_proto.contract import SECOND, Duration, Value
 from teale_proto.effects import StartGeneration
 from teale_proto.inputs import Failure, GenerationChunk, GenerationFailed, GenerationFinished, JobId, Task
@@ -23,8 +23,8 @@ CHARACTERS_PER_TOKEN: Final = 4
 GenerationInput: TypeAlias = GenerationChunk | GenerationFinished | GenerationFailed
 
 
-class CostModel(Value):
-    """How long inference takes, and how often it fails."""
+class CostModel(Value, forbid_unknown_fields=True):
+    """How long inference takes, how long answers are, and how often it fails."""
 
     prefill_tokens_per_second: float = 1500.0
     tokens_per_second: float = 40.0
@@ -32,6 +32,9 @@ class CostModel(Value):
     """How much a token's time deviates at most, as a share of it."""
     tokens_min: int = 8
     tokens_max: int = 64
+    tokens_median: float | None = None
+    """Answers are lognormal about this many tokens, cut off at both ends; None draws evenly between the ends."""
+    tokens_sigma: float = 0.6
     failure_chance: float = 0.0
     """The chance that a request fails, at a token that is drawn too."""
 
@@ -65,7 +68,7 @@ class SimulatedBackend:
     def start(self, effect: StartGeneration) -> None:
         """Begin to answer; everything else happens later."""
         cost, rng = self._cost, self._rng
-        tokens_out = rng.between(cost.tokens_min, cost.tokens_max)
+        tokens_out = _tokens_out(cost, rng)
         fails_at = rng.randrange(tokens_out) if rng.random() < cost.failure_chance else None
         job = self._jobs[effect.job] = _Job(effect, tokens_out, fails_at)
         self._after(round(job.tokens_in * SECOND / cost.prefill_tokens_per_second), job)
@@ -110,6 +113,12 @@ class SimulatedBackend:
     def _fail(self, job: _Job, failure: Failure, message: str) -> None:
         del self._jobs[job.effect.job]
         self._deliver(GenerationFailed(job.effect.job, failure, message))
+
+
+def _tokens_out(cost: CostModel, rng: SplitMix64) -> int:
+    if cost.tokens_median is None:
+        return rng.between(cost.tokens_min, cost.tokens_max)
+    return min(cost.tokens_max, max(cost.tokens_min, round(lognormal(rng, cost.tokens_median, cost.tokens_sigma))))
 
 
 def _chunk(effect: StartGeneration, number: int | None) -> bytes:

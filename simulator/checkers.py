@@ -5,11 +5,12 @@ tested against a violation that was planted for it, since a checker that cannot 
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
-from simulator.host import CoreMisused, HostCrashed, HostStarted, HostStopped
+from simulator.clock import Clock
+from simulator.host import AnyCore, CoreMisused, HostCrashed, HostStarted, HostStopped
 from simulator.net.connection import Traffic
 from simulator.trace import Entry
 from teale_proto.contract import SECOND, Duration, Instant, Value
@@ -50,16 +51,37 @@ class Violation(Value):
     what: str
 
 
+class Watched(Protocol):
+    """What a checker may see of a host beside the trace. It reads the state of cores, and never writes it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether a core is being driven."""
+
+    @property
+    def core(self) -> AnyCore | None:
+        """The core of the present life, or None."""
+
+    @property
+    def clock(self) -> Clock:
+        """What its core goes by."""
+
+
 class Checker:
     """Base of all checkers: one rule, and the violations of it."""
 
     rule: str = ""
     """The rule as a sentence."""
 
+    kinds: ClassVar[tuple[type[Value], ...] | None] = None
+    """What it wants to hear of: entries with values of exactly these types, or, with None, everything."""
+
     def __init__(self) -> None:
         self.violations: list[Violation] = []
         self.count = 0
         """How many violations there were."""
+        self.alarm: Callable[[str, Violation], None] | None = None
+        """Called with the rule and each violation at the instant at which it is noticed; it may raise."""
 
     def observe(self, entry: Entry) -> None:
         """Take note of an entry of the trace."""
@@ -73,46 +95,63 @@ class Checker:
     def violated(self, at: Instant, host: str, what: str) -> None:
         """Note a violation."""
         self.count += 1
+        violation = Violation(at, host, what)
         if self.count <= VIOLATIONS_MAX:
-            self.violations.append(Violation(at, host, what))
+            self.violations.append(violation)
+        if self.alarm is not None:
+            self.alarm(self.rule, violation)
 
 
 class EveryAskEndsOnce(Checker):
     """A request has one end. One whose own node died before it is excused: there is nobody left to tell."""
 
     rule = "every request ended exactly once"
+    kinds = (Ask, ReportFinished, ReportFailed, HostCrashed, HostStarted)
 
     def __init__(self) -> None:
         super().__init__()
-        self._open: dict[tuple[str, RequestId], Instant] = {}
+        self._open: dict[str, dict[RequestId, tuple[Instant, Duration]]] = {}
+        """When each request that is under way began, and how long it may take, by host."""
 
     def observe(self, entry: Entry) -> None:
         """Open and close requests."""
         value = entry.value
         if isinstance(value, Ask):
-            self._open[entry.host, value.request] = entry.at
+            self._open.setdefault(entry.host, {})[value.request] = (entry.at, value.timeout)
         elif isinstance(value, ReportFinished | ReportFailed):
-            if self._open.pop((entry.host, value.request), None) is None:
+            if self._open.get(entry.host, {}).pop(value.request, None) is None:
                 self.violated(entry.at, entry.host, f"{entry.kind} for {value.request}, which was not under way")
         elif isinstance(value, HostCrashed | HostStarted):
-            for key in [key for key in self._open if key[0] == entry.host]:
-                del self._open[key]
+            self._open.pop(entry.host, None)
 
     def finish(self, now: Instant) -> None:
-        """Name the requests that are still open."""
-        for (host, request), asked_at in self._open.items():
-            self.violated(now, host, f"{request}, asked at {asked_at} µs, never ended")
+        """Name the requests that are still open although their time is over; the others may yet end."""
+        for host, requests in self._open.items():
+            for request, (asked_at, timeout) in requests.items():
+                if now - asked_at > timeout:
+                    self.violated(now, host, f"{request}, asked at {asked_at} µs, never ended")
 
 
 class LostNodesLeavePools(Checker):
-    """A node that died is out of every pool after three heartbeats, and `margin` for what was under way."""
+    """A node that died is out of every pool after three heartbeats, and `margin` for what was under way.
+
+    Hosts that are `excused` may take longer: they are too slow to keep any time.
+    """
 
     rule = "no lost node stayed in a pool longer than three heartbeats"
 
-    def __init__(self, hosts: dict[NodeId, str], *, heartbeat: Duration, margin: Duration = SECOND) -> None:
+    def __init__(
+        self,
+        hosts: dict[NodeId, str],
+        *,
+        heartbeat: Duration,
+        margin: Duration = SECOND,
+        excused: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self._names = {name: node for node, name in hosts.items()}
         self._grace = LOST_AFTER * heartbeat + margin
+        self._excused = frozenset(excused)
         self._died_at: dict[NodeId, Instant] = {}
         self._pools: dict[str, dict[NodeId, Instant]] = {name: {} for name in self._names}
 
@@ -122,7 +161,7 @@ class LostNodesLeavePools(Checker):
         if isinstance(value, ReportPeer):
             self._peer_reported(entry, value)
         elif isinstance(value, ReportAttempt):
-            if self._is_overdue(value.server, entry.at):
+            if self._is_overdue(value.server, entry.at) and host not in self._excused:
                 self.violated(entry.at, host, f"asked {value.server[:8]}, which is dead")
         elif isinstance(value, HostCrashed | HostStopped) and host in self._names:
             self._died_at[self._names[host]] = entry.at
@@ -135,7 +174,7 @@ class LostNodesLeavePools(Checker):
         """Name the dead that are still in a pool."""
         for host, pool in self._pools.items():
             for node in pool:
-                if self._is_overdue(node, now):
+                if self._is_overdue(node, now) and host not in self._excused:
                     self.violated(now, host, f"{node[:8]} died at {self._died_at[node]} µs and is still in the pool")
 
     def _peer_reported(self, entry: Entry, report: ReportPeer) -> None:
@@ -144,7 +183,7 @@ class LostNodesLeavePools(Checker):
             pool.pop(report.node, None)
         else:
             pool[report.node] = entry.at
-        if self._is_overdue(report.node, entry.at):
+        if self._is_overdue(report.node, entry.at) and entry.host not in self._excused:
             died_at, state = self._died_at[report.node], report.state.value
             self.violated(entry.at, entry.host, f"{report.node[:8]} died at {died_at} µs and is {state} only now")
 
@@ -240,17 +279,22 @@ class ConnectionsEndOnce(Checker):
     """A connection begins once, ends once, and is silent before and after."""
 
     rule = "every connection ended at most once and was silent afterwards"
+    kinds = (
+        *(HostCrashed, HostStopped, HostStarted),
+        *(Connect, ConnectionAccepted, ConnectionOpened, ConnectFailed, ConnectionClosed, CloseConnection),
+        *(DataReceived, PingReceived, PongReceived),
+    )
 
     def __init__(self) -> None:
         super().__init__()
-        self._lives: dict[tuple[str, ConnectionId], _Life] = {}
+        self._lives: dict[str, dict[ConnectionId, _Life]] = {}
+        """The connections of each host."""
 
     def observe(self, entry: Entry) -> None:
         """Follow every connection of every host."""
-        value, host = entry.value, entry.host
+        value = entry.value
         if isinstance(value, HostCrashed | HostStopped | HostStarted):
-            for key in [key for key in self._lives if key[0] == host]:
-                del self._lives[key]
+            self._lives.pop(entry.host, None)
         elif isinstance(value, Connect):
             self._step(entry, value.connection, (None,), _Life.CONNECTING)
         elif isinstance(value, ConnectionAccepted):
@@ -269,21 +313,22 @@ class ConnectionsEndOnce(Checker):
     def _step(
         self, entry: Entry, connection: ConnectionId, allowed: Sequence[_Life | None], then: _Life | None
     ) -> None:
-        key = (entry.host, connection)
-        life = self._lives.get(key)
+        lives = self._lives.setdefault(entry.host, {})
+        life = lives.get(connection)
         if life not in allowed:
             state = "does not exist" if life is None else f"is {life.value}"
             self.violated(entry.at, entry.host, f"{entry.kind} on connection {connection}, which {state}")
         if then is None:
-            self._lives.pop(key, None)
+            lives.pop(connection, None)
         else:
-            self._lives[key] = then
+            lives[connection] = then
 
 
 class ContractKept(Checker):
     """No core asked its driver for something that a driver cannot do."""
 
     rule = "no core asked for the impossible"
+    kinds = (CoreMisused,)
 
     def observe(self, entry: Entry) -> None:
         """Collect what the hosts complained about."""

@@ -2,20 +2,27 @@
 
 It knows the core by `handle` and `deadline` and by nothing else: it feeds inputs, performs effects in order,
 and keeps one wake-up armed. What the real drivers do with sockets and clocks, this does with a network and an
-engine that exist in virtual time, and it may also crash and come back with a new core.
+engine that exist in virtual time, and it may also crash and come back with a new core. A host may have a wrong clock,
+by which its core then lives, and be slow: inputs then wait in line, each for as long as those before it keep the host
+busy. The trace has them when they are served.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from simulator.backend import CostModel, SimulatedBackend
+from simulator.clock import TRUE_CLOCK, Clock
 from simulator.engine import Engine
-from simulator.net.connection import End, Kind, Machine, State
+from simulator.net.connection import EndOfConnection, Kind, State
+from simulator.net.link import Link
+from simulator.net.machine import Machine
 from simulator.net.network import Network
+from simulator.net.site import Site
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
-from teale_proto.contract import NEVER, Core, Instant, Value
+from teale_proto.contract import NEVER, Core, Duration, Instant, Value
 from teale_proto.effects import (
     Advertise,
     CancelGeneration,
@@ -42,12 +49,16 @@ from teale_proto.inputs import (
     ServiceRecord,
     StopRequested,
 )
+from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 
 AnyCore: TypeAlias = Core[Any, Value]
 """A node or a relay. What it can be fed differs, and only scenarios, which know which it is, choose inputs."""
 
 CoreFactory: TypeAlias = Callable[[SplitMix64, Instant], AnyCore]
-"""Makes the core of one life of a host, from its entropy and the instant at which that life begins."""
+"""Makes the core of one life of a host, from its entropy and the instant, by its own clock, at which that begins."""
+
+Pace: TypeAlias = Callable[[Value], Duration]
+"""How long an input keeps a host busy."""
 
 
 class Crash(Enum):
@@ -75,6 +86,13 @@ class HostStopped(Value):
     """A host ended properly."""
 
 
+class HostMoved(Value):
+    """A host is attached elsewhere, under other addresses."""
+
+    site: str
+    addresses: tuple[str, ...]
+
+
 class CoreMisused(Value):
     """A core broke the contract with its driver."""
 
@@ -85,6 +103,7 @@ class Step(NamedTuple):
     """One line of a journal: what a core was fed, and what it answered."""
 
     now: Instant
+    """By the host's own clock."""
     event: Value
     effects: tuple[Value, ...]
 
@@ -93,19 +112,49 @@ class CoreError(Exception):
     """A core raised where the laws say that it never does; the cause is what it raised."""
 
 
+_NO_STEPS: Final[list[list[Step]]] = []
+
+
 class Host:
     """One machine with one core on it.
 
-    `birth` are the inputs that a core is fed at the start of each life. With `journal`, everything that goes
-    in and out is kept in `steps`, one list a life.
+    `birth` are the inputs that a core is fed at the start of each life; it listens at `ports`. With `journal`,
+    everything that goes in and out is kept in `steps`, one list a life.
+    Without a trace nothing is recorded.
     """
+
+    __slots__ = (
+        "_accepted",
+        "_armed_at",
+        "_backend",
+        "_birth",
+        "_busy_until",
+        "_clock",
+        "_core",
+        "_cost",
+        "_ends",
+        "_engine",
+        "_models",
+        "_network",
+        "_only",
+        "_pace",
+        "_ports",
+        "_seed",
+        "_trace",
+        "_waiting",
+        "_wrap",
+        "lives",
+        "machine",
+        "make_core",
+        "steps",
+    )
 
     def __init__(
         self,
         name: str,
         engine: Engine,
         network: Network,
-        trace: Trace,
+        trace: Trace | None,
         core: CoreFactory,
         *,
         seed: int,
@@ -114,35 +163,74 @@ class Host:
         models: tuple[str, ...] = (),
         ports: tuple[int, ...] = (),
         journal: bool = False,
+        clock: Clock = TRUE_CLOCK,
+        pace: Pace | None = None,
     ) -> None:
-        self.name: Final = name
-        self.machine: Final = Machine(name)
+        self.machine = Machine(name)
         self.machine.owner = self
         self.lives = 0
-        self.steps: list[list[Step]] = []
+        self.steps: list[list[Step]] = [] if journal else _NO_STEPS
         self._engine = engine
         self._network = network
         self._trace = trace
-        self._make_core = core
+        self.make_core = core
+        """Makes the core of each life."""
+        self._wrap: Callable[[AnyCore], AnyCore] | None = None
         self._seed = seed
         self._birth = tuple(birth)
         self._ports = ports
-        self._journal = journal
+        self._clock = None if clock == TRUE_CLOCK else clock
+        self._pace = pace
         self._core: AnyCore | None = None
         self._armed_at: Instant = NEVER
-        self._ends: dict[ConnectionId, End] = {}
+        # Most hosts have one connection, which needs no dict.
+        self._only: EndOfConnection | None = None
+        self._ends: dict[ConnectionId, EndOfConnection] | None = None
         self._accepted: ConnectionId = 0
-        self._backend = SimulatedBackend(engine, stream(seed, name, "backend"), cost or CostModel(), self.feed)
-        self._backend.models = models
+        self._waiting: deque[tuple[EndOfConnection | None, Value]] | None = None
+        self._busy_until: Instant = 0
+        self._backend: SimulatedBackend | None = None
+        self._cost = cost
+        self._models = models
+
+    @property
+    def name(self) -> str:
+        """What it is called, in the trace and by scenarios."""
+        return self.machine.name
 
     @property
     def alive(self) -> bool:
         """Whether a core is being driven."""
         return self._core is not None
 
+    @property
+    def core(self) -> AnyCore | None:
+        """The core of this life, to be read and never written, or None while the host is dead."""
+        return self._core
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All its addresses, in the order of its attachments."""
+        return tuple(address for port in self.machine.ports for address in port.addresses)
+
+    @property
+    def site(self) -> Site | None:
+        """The site that it is in, or None where it is attached to a root."""
+        return next((port.site for port in self.machine.ports if port.site.parent is not None), None)
+
+    @property
+    def clock(self) -> Clock:
+        """Its own clock."""
+        return self._clock or TRUE_CLOCK
+
     def new_core(self, life: int, now: Instant) -> AnyCore:
         """Return a core as the given life has or had it at its beginning, `now`; `replay` can feed it a journal."""
-        return self._make_core(self.entropy(life), now)
+        core = self.make_core(self.entropy(life), now)
+        return core if self._wrap is None else self._wrap(core)
+
+    def wrap_cores(self, wrap: Callable[[AnyCore], AnyCore]) -> None:
+        """Have the core of every later life be what `wrap` makes of it: for tests that plant a bug."""
+        self._wrap = wrap
 
     def entropy(self, life: int) -> SplitMix64:
         """Return the random stream that the core of the given life is made with."""
@@ -153,9 +241,10 @@ class Host:
         assert self._core is None, f"{self.name} is alive"
         self.lives += 1
         self._accepted = 0
-        self.steps.append([])
+        if self.steps is not _NO_STEPS:
+            self.steps.append([])
         self._record(HostStarted(self.lives))
-        self._core = self.new_core(self.lives, self._engine.now)
+        self._core = self.new_core(self.lives, self._now())
         self._network.start(self.machine)
         for port in self._ports:
             self._network.listen(self.machine, port)
@@ -164,27 +253,11 @@ class Host:
         self._arm()
 
     def feed(self, event: Value) -> None:
-        """Give the core one input now and perform what it answers; a dead host hears nothing.
+        """Give the core one input, now or when its turn comes, and perform what it answers; a dead host hears nothing.
 
         Raises CoreError, with the core's error as its cause, when the core raises.
         """
-        core = self._core
-        if core is None:
-            return
-        now = self._engine.now
-        self._record(event)
-        try:
-            effects = core.handle(event, now)
-        except Exception as error:
-            raise CoreError(
-                f"the core of {self.name} raised at {now} µs on {type(event).__name__}: {error!r}"
-            ) from error
-        if self._journal:
-            self.steps[-1].append(Step(now, event, tuple(effects)))
-        for effect in effects:
-            self._record(effect)
-            self._perform(effect)
-        self._arm()
+        self._hear(None, event)
 
     def crash(self, how: Crash) -> None:
         """Die at once: the core is dropped, whatever it was doing."""
@@ -194,55 +267,143 @@ class Host:
         self._network.crash(self.machine, silently=how is Crash.VANISH)
 
     def stop(self) -> None:
-        """End properly: the core says good-bye, then the process closes what is still open."""
+        """End properly: the core says good-bye, however much is waiting, then the process closes what is still open."""
         assert self._core is not None, f"{self.name} is dead already"
-        self.feed(StopRequested())
+        self._serve(None, StopRequested())
         self._record(HostStopped())
         self._end_life()
         self._network.stop(self.machine)
 
+    def move(self, site: Site, addresses: tuple[str, ...], link: Link) -> None:
+        """Be attached to a site, and to nothing else, from now on; the core is not told."""
+        self._network.move(self.machine, site, addresses, link)
+        self._record(HostMoved(site.name, addresses))
+
+    def drift(self, rate_ppm: int) -> None:
+        """Have the clock run at another rate from now on."""
+        self._clock = self.clock.drifting(rate_ppm, self._engine.now)
+        if self._armed_at:
+            # The alarm that is set may ring at another time than the core meant.
+            self._armed_at = NEVER
+        self._arm()
+
+    @property
+    def pace(self) -> Pace | None:
+        """How long inputs keep it busy; None is no time at all."""
+        return self._pace
+
+    @pace.setter
+    def pace(self, pace: Pace | None) -> None:
+        """Be slow from now on, or, with None, quick again once what is waiting has been served."""
+        self._pace = pace
+
     # What the network tells, made into inputs.
 
-    def accepted(self, end: End, remote: Address, local: Address, host: str) -> None:
+    def accepted(self, end: EndOfConnection, remote: Address, local: Address, host: str) -> None:
         """Number an accepted connection with the next even id."""
         self._accepted += 2
         end.id = self._accepted
-        self._ends[end.id] = end
-        self.feed(ConnectionAccepted(end.id, remote, local, host))
+        self._keep(end)
+        self._hear(end, ConnectionAccepted(end.id, remote, local, host))
 
-    def opened(self, end: End) -> None:
+    def opened(self, end: EndOfConnection) -> None:
         """Pass on that a connection is open."""
-        self.feed(ConnectionOpened(end.id))
+        self._hear(end, ConnectionOpened(end.id))
 
-    def failed(self, end: End, reason: str) -> None:
+    def failed(self, end: EndOfConnection, reason: str) -> None:
         """Pass on that a connection could not be opened."""
-        del self._ends[end.id]
-        self.feed(ConnectFailed(end.id, reason))
+        self._hear(end, ConnectFailed(end.id, reason))
 
-    def received(self, end: End, data: bytes) -> None:
+    def received(self, end: EndOfConnection, data: bytes) -> None:
         """Pass on what came in."""
-        self.feed(DataReceived(end.id, data))
+        self._hear(end, DataReceived(end.id, data))
 
-    def pinged(self, end: End) -> None:
+    def pinged(self, end: EndOfConnection) -> None:
         """Pass on a ping."""
-        self.feed(PingReceived(end.id))
+        self._hear(end, PingReceived(end.id))
 
-    def ponged(self, end: End) -> None:
+    def ponged(self, end: EndOfConnection) -> None:
         """Pass on a pong."""
-        self.feed(PongReceived(end.id))
+        self._hear(end, PongReceived(end.id))
 
-    def closed(self, end: End, reason: str) -> None:
+    def closed(self, end: EndOfConnection, reason: str) -> None:
         """Pass on that a connection ended."""
-        del self._ends[end.id]
-        self.feed(ConnectionClosed(end.id, reason))
+        self._hear(end, ConnectionClosed(end.id, reason))
+
+    def datagram(self, local: Address, remote: Address, data: bytes) -> None:
+        """Pass on a datagram; there are no bound ports, a core ignores what is not for its sockets."""
+        self._hear(None, DatagramReceived(local, remote, data))
 
     def found(self, name: str, record: ServiceRecord, addresses: tuple[Address, ...]) -> None:
         """Pass on an advertisement."""
-        self.feed(ServiceFound(name, record, addresses))
+        self._hear(None, ServiceFound(name, record, addresses))
 
     def lost(self, name: str) -> None:
         """Pass on that an advertisement is gone."""
-        self.feed(ServiceLost(name))
+        self._hear(None, ServiceLost(name))
+
+    # One input after the other.
+
+    def _hear(self, end: EndOfConnection | None, event: Value) -> None:
+        """Serve an input, of a connection or not, at once or after those that wait."""
+        if self._pace is None and self._waiting is None:
+            self._serve(end, event)
+        elif self._core is not None:
+            self._wait(end, event)
+
+    def _wait(self, end: EndOfConnection | None, event: Value) -> None:
+        engine = self._engine
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append((end, event))
+        busy = 0 if self._pace is None else self._pace(event)
+        self._busy_until = max(self._busy_until, engine.now) + busy
+        engine.call_at(self._busy_until, self._serve_next, self.lives)
+
+    def _serve_next(self, life: int) -> None:
+        if self._waiting is None or life != self.lives:
+            return
+        end, event = self._waiting.popleft()
+        if not self._waiting and self._pace is None:
+            self._waiting = None
+        core = self._core
+        assert core is not None, "what waits is dropped with the life that it waits for"
+        if event is not WAKE:
+            self._serve(end, event)
+            return
+        self._armed_at = NEVER
+        if core.deadline <= self._now():
+            self._serve(None, WAKE)
+            self._let_time_go_on(core)
+        self._arm()
+
+    def _serve(self, end: EndOfConnection | None, event: Value) -> None:
+        """Give the core one input now, and perform what it answers."""
+        core = self._core
+        if core is None:
+            return
+        if end is not None and self._end(end.id) is not end:
+            # The core has closed it while this was waiting.
+            return
+        if isinstance(event, ConnectFailed | ConnectionClosed):
+            self._drop(event.connection)
+        self._feed(core, event)
+
+    def _feed(self, core: AnyCore, event: Value) -> None:
+        now = self._now()
+        self._record(event)
+        try:
+            effects = core.handle(event, now)
+        except Exception as error:
+            raise CoreError(
+                f"the core of {self.name} raised at {now} µs on {type(event).__name__}: {error!r}"
+            ) from error
+        if self.steps is not _NO_STEPS:
+            self.steps[-1].append(Step(now, event, tuple(effects)))
+        for effect in effects:
+            self._record(effect)
+            self._perform(effect)
+        self._arm()
 
     # What the core wants done.
 
@@ -254,16 +415,16 @@ class Host:
             self._misused(f"no driver performs {type(effect).__name__}")
 
     def _connect(self, effect: Connect) -> None:
-        if effect.connection % 2 == 0 or effect.connection in self._ends:
+        if effect.connection % 2 == 0 or self._end(effect.connection) is not None:
             self._misused(f"connection {effect.connection} is not a free odd number")
             return
-        self._ends[effect.connection] = self._network.connect(self.machine, effect.connection, effect.target)
+        self._keep(self._network.connect(self.machine, effect.connection, effect.target))
 
     def _send(self, effect: SendData | SendText) -> None:
         end = self._open_end(effect)
         if end is None:
             return
-        if isinstance(effect, SendText) and end.connection.kind is Kind.STREAM:
+        if isinstance(effect, SendText) and end.kind is Kind.STREAM:
             self._misused(f"SendText on connection {effect.connection}, which is a stream")
         else:
             end.send(effect.data)
@@ -272,26 +433,40 @@ class Host:
         end = self._open_end(effect)
         if end is None:
             return
-        if end.connection.kind is Kind.STREAM:
+        if end.kind is Kind.STREAM:
             self._misused(f"SendPing on connection {effect.connection}, which is a stream")
         else:
             end.ping()
 
     def _close(self, effect: CloseConnection) -> None:
-        end = self._ends.pop(effect.connection, None)
+        end = self._end(effect.connection)
         if end is None:
             self._misused(f"CloseConnection on connection {effect.connection}, which does not exist")
-        else:
+            return
+        self._drop(effect.connection)
+        if end.state is not State.CLOSED:
             end.close(effect.reason)
+
+    def _datagram(self, effect: SendDatagram) -> None:
+        port = self.machine.port_of(effect.local.host)
+        if port is not None:
+            self._network.send_datagram(port, effect.local, effect.remote, effect.data)
+        elif effect.local.host not in self.machine.former:
+            self._misused(f"SendDatagram from {effect.local.host}, which is no address of this host")
 
     def _advertise(self, effect: Advertise) -> None:
         self._network.advertise(self.machine, effect.record)
 
     def _start_generation(self, effect: StartGeneration) -> None:
+        if self._backend is None:
+            rng = stream(self._seed, self.name, "backend")
+            self._backend = SimulatedBackend(self._engine, rng, self._cost or CostModel(), self.feed)
+            self._backend.models = self._models
         self._backend.start(effect)
 
     def _cancel_generation(self, effect: CancelGeneration) -> None:
-        self._backend.cancel(effect.job)
+        if self._backend is not None:
+            self._backend.cancel(effect.job)
 
     _PERFORMERS: ClassVar[dict[type[Value], Callable[[Any, Any], None]]] = {
         Connect: _connect,
@@ -299,28 +474,57 @@ class Host:
         SendText: _send,
         SendPing: _ping,
         CloseConnection: _close,
+        SendDatagram: _datagram,
         Advertise: _advertise,
         StartGeneration: _start_generation,
         CancelGeneration: _cancel_generation,
     }
 
-    def _open_end(self, effect: SendData | SendText | SendPing) -> End | None:
-        end = self._ends.get(effect.connection)
-        if end is None or end.state is not State.OPEN:
+    def _open_end(self, effect: SendData | SendText | SendPing) -> EndOfConnection | None:
+        end = self._end(effect.connection)
+        if end is None or end.state is State.CONNECTING:
             self._misused(f"{type(effect).__name__} on connection {effect.connection}, which is not open")
             return None
-        return end
+        # Where it has ended already and the core is yet to hear of it, what it sends is lost.
+        return end if end.state is State.OPEN else None
+
+    def _end(self, connection: ConnectionId) -> EndOfConnection | None:
+        if self._ends is not None:
+            return self._ends.get(connection)
+        only = self._only
+        return only if only is not None and only.id == connection else None
+
+    def _keep(self, end: EndOfConnection) -> None:
+        if self._ends is not None:
+            self._ends[end.id] = end
+        elif self._only is None:
+            self._only = end
+        else:
+            self._ends = {self._only.id: self._only, end.id: end}
+            self._only = None
+
+    def _drop(self, connection: ConnectionId) -> None:
+        if self._ends is not None:
+            self._ends.pop(connection, None)
+        elif self._only is not None and self._only.id == connection:
+            self._only = None
 
     # Waking, and the end.
+
+    def _now(self) -> Instant:
+        now = self._engine.now
+        return now if self._clock is None else self._clock.local(now)
 
     def _arm(self) -> None:
         core = self._core
         if core is None:
             return
         deadline = core.deadline
+        if self._clock is not None:
+            deadline = self._clock.true(deadline)
         if deadline < self._armed_at:
             self._armed_at = max(deadline, self._engine.now)
-            self._engine.call_at(self._armed_at, self._wake, self.lives)
+            self._engine.call_at(self._armed_at, Host._wake, self, self.lives)
 
     def _wake(self, life: int) -> None:
         core, now = self._core, self._engine.now
@@ -328,23 +532,36 @@ class Host:
         if core is None or life != self.lives or now != self._armed_at:
             return
         self._armed_at = NEVER
-        if core.deadline <= now:
-            self.feed(WAKE)
-            if core.deadline <= now:
-                raise CoreError(f"the core of {self.name} asks at {now} µs to be woken again at once")
-        self._arm()
+        if core.deadline > self._now():
+            self._arm()
+        elif self._pace is None and self._waiting is None:
+            self._serve(None, WAKE)
+            self._let_time_go_on(core)
+        else:
+            # Nothing is earlier than this: one such input waits at a time.
+            self._armed_at = 0
+            self._wait(None, WAKE)
+
+    def _let_time_go_on(self, core: AnyCore) -> None:
+        now = self._now()
+        if core is self._core and core.deadline <= now:
+            raise CoreError(f"the core of {self.name} asks at {now} µs to be woken again at once")
 
     def _end_life(self) -> None:
         self._core = None
         self._armed_at = NEVER
-        self._ends.clear()
-        self._backend.clear()
+        self._only = self._ends = None
+        self._waiting = None
+        self._busy_until = 0
+        if self._backend is not None:
+            self._backend.clear()
 
     def _misused(self, what: str) -> None:
         self._record(CoreMisused(what))
 
     def _record(self, value: Value) -> None:
-        self._trace.record(self._engine.now, self.name, value)
+        if self._trace is not None:
+            self._trace.record(self._engine.now, self.machine.name, value)
 
 
 def replay(steps: Iterable[Step], core: AnyCore) -> list[str]:

@@ -5,6 +5,7 @@ Everything but the wall-clock time follows from the seed.
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -75,6 +76,9 @@ class Report(Value):
 
 class Statistics:
     """Counts while a run goes on; a subscriber of the trace."""
+
+    KINDS: Final = (Ask, ReportAttempt, ReportChunk, ReportFinished, ReportFailed, ReportPeer, HostCrashed)
+    """What it counts."""
 
     def __init__(self) -> None:
         self._asked_at: dict[tuple[str, RequestId], Instant] = {}

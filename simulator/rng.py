@@ -5,14 +5,17 @@ node, leaves every other stream as it was. The generator is splitmix64 (Steele, 
 pseudorandom number generators", OOPSLA 2014): one integer of state, where `random.Random` keeps 2.5 kB.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from math import exp, log1p
+from statistics import NormalDist
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
 _MASK: Final = 2**64 - 1
 _GOLDEN_GAMMA: Final = 0x9E3779B97F4A7C15
+_STANDARD: Final = NormalDist()
 
 
 class SplitMix64:
@@ -81,3 +84,36 @@ def stream(seed: int, name: str, purpose: str) -> SplitMix64:
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(4, "big") + encoded)
     return SplitMix64(int.from_bytes(digest.digest(), "big"))
+
+
+def weighted(rng: SplitMix64, weights: Mapping[T, float]) -> T:
+    """Return one key, each as likely as its weight says; raises ValueError where no weight is positive.
+
+    Keys are gone through in the order of the mapping, which a description keeps as it was written.
+    """
+    total = sum(weights.values())
+    if total <= 0:
+        raise ValueError(f"none of {', '.join(map(str, weights)) or 'nothing'} can be drawn")
+    point = rng.random() * total
+    for key, weight in weights.items():
+        point -= weight
+        if point < 0:
+            return key
+    # Rounding may leave a rest of the last bit.
+    return next(key for key, weight in reversed(weights.items()) if weight > 0)
+
+
+def normal(rng: SplitMix64) -> float:
+    """Return a standard normal deviate."""
+    # Odd multiples of 2**-53, so that neither 0 nor 1 comes up, whose deviates are infinite.
+    return _STANDARD.inv_cdf((rng.next64() >> 11 | 1) * 2.0**-53)
+
+
+def lognormal(rng: SplitMix64, median: float, sigma: float) -> float:
+    """Return a draw whose logarithm has the mean log(`median`) and the standard deviation `sigma`."""
+    return median * exp(sigma * normal(rng))
+
+
+def exponential(rng: SplitMix64, mean: float) -> float:
+    """Return a draw of the exponential distribution."""
+    return -mean * log1p(-rng.random())

@@ -1,23 +1,41 @@
 """What a scenario is, and how one is found and run.
 
-A scenario is a Python file with a module-level `SCENARIO`: what it is called, what it shows, how long it lasts, and
-a function that fills a world. It is found by name in the package `scenarios`, or by path.
+A scenario is a Python file with a module-level `SCENARIO` or a TOML file. The first holds a `Scenario` (a function
+that fills a world) or a `WorldSpec` (a description of one), the second always a description. It is found by name in
+the package `scenarios`, or by path.
 """
 
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
 
 from simulator.host import CoreError
 from simulator.report import Report
 from simulator.trace import Subscriber
 from simulator.world import World
-from teale_proto.contract import Duration
+from teale_proto.contract import Duration, Instant
+
+if TYPE_CHECKING:
+    from simulator.spec.world_spec import WorldSpec
+
+ENDINGS: Final = (".py", ".toml")
+"""What the files of scenarios end in."""
+
+PROGRESS_STEPS: Final = 400
+"""How often a run says how far it is."""
+
+_DESCRIPTIONS: Final = ("access", "faults", "load", "population", "world_spec")
+"""The modules of `simulator.spec` whose classes make up a description."""
+
+Progress = Callable[[Instant], None]
+"""Is told, every now and then, how far the virtual time of a run has come."""
 
 
 class Scenario(NamedTuple):
@@ -29,6 +47,8 @@ class Scenario(NamedTuple):
     lasts: Duration
     build: Callable[[World], None]
     """Adds hosts and checkers to an empty world and schedules what happens."""
+    spec: "WorldSpec | None" = None
+    """The description that the world was made from, where there is one."""
 
 
 class ScenarioError(Exception):
@@ -45,7 +65,22 @@ def scenario_folder() -> Path:
 
 def scenario_names() -> list[str]:
     """Return the names of the scenarios of the package, sorted."""
-    return sorted(path.stem for path in scenario_folder().glob("*.py") if not path.stem.startswith("_"))
+    folder = scenario_folder()
+    return sorted({path.stem for end in ENDINGS for path in folder.glob(f"*{end}") if not path.stem.startswith("_")})
+
+
+def find(name_or_path: str) -> Path:
+    """Return the file of a scenario by its name or path; raises ScenarioError when there is none."""
+    if name_or_path.endswith(ENDINGS) or "/" in name_or_path:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ScenarioError(f"{path}: there is no such file")
+        if path.suffix not in ENDINGS:
+            raise ScenarioError(f"{path}: a scenario's file ends in {' or '.join(ENDINGS)}")
+        return path
+    if name_or_path not in scenario_names():
+        raise ScenarioError(f"there is no scenario {name_or_path!r}; there are: {', '.join(scenario_names())}")
+    return next(path for end in ENDINGS if (path := scenario_folder() / f"{name_or_path}{end}").is_file())
 
 
 def load(name_or_path: str) -> Scenario:
@@ -53,39 +88,92 @@ def load(name_or_path: str) -> Scenario:
 
     Raises ScenarioError when there is none, or when the file is not a scenario.
     """
-    if name_or_path.endswith(".py") or "/" in name_or_path:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise ScenarioError(f"{path}: there is no such file")
-    else:
-        path = scenario_folder() / f"{name_or_path}.py"
-        if name_or_path not in scenario_names():
-            raise ScenarioError(f"there is no scenario {name_or_path!r}; there are: {', '.join(scenario_names())}")
-    scenario = getattr(_module(path), "SCENARIO", None)
-    if not isinstance(scenario, Scenario):
-        found = "nothing" if scenario is None else type(scenario).__name__
-        raise ScenarioError(f"{path}: expected a module-level `SCENARIO = Scenario(…)`, found {found}")
-    _check_fields(path, scenario)
-    return scenario
+    path = find(name_or_path)
+    if path.suffix == ".toml":
+        return _from_toml(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot be read: {error}") from error
+    return from_python(text, path)
 
 
-def run(scenario: Scenario, seed: int, *, subscribe: Subscriber | None = None, world: World | None = None) -> Report:
+def from_python(text: str, path: Path) -> Scenario:
+    """Return the scenario that a Python text holds, which stands (or stood, on another machine) in the file `path`.
+
+    Raises ScenarioError for anything else.
+    """
+    found: Any = getattr(_module(text, path), "SCENARIO", None)
+    if isinstance(found, Scenario):
+        _check_fields(path, found)
+        return found
+    if type(found).__name__ == "WorldSpec":
+        return _from_spec(found, text, path)
+    kind = "nothing" if found is None else type(found).__name__
+    raise ScenarioError(
+        f"{path}: expected a module-level `SCENARIO = Scenario(…)` or `SCENARIO = WorldSpec(…)`, found {kind}"
+    )
+
+
+def with_settings(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
+    """Return a scenario with knobs of its description turned, in the order in which they are given.
+
+    Raises ScenarioError for a scenario without a description, a knob that is not there and a value that it does
+    not take.
+    """
+    if not settings:
+        return scenario
+    spec = scenario.spec
+    if spec is None:
+        raise ScenarioError(
+            f"{next(iter(settings))}: the scenario {scenario.name!r} is a program and has no knobs; "
+            "only descriptions (TOML, or Python with `SCENARIO = WorldSpec(…)`) have them"
+        )
+    from simulator.spec.build import scenario_of
+    from simulator.spec.reading import SpecError, changed
+
+    for path, value in settings.items():
+        try:
+            spec = changed(spec, path, value)
+        except SpecError as error:
+            raise ScenarioError(str(error)) from error
+    return scenario_of(spec)
+
+
+def world_of(scenario: Scenario, seed: int) -> World:
+    """Return the empty world in which a scenario is to be run, at the fidelity that its description asks for."""
+    return World(seed) if scenario.spec is None else World(seed, fidelity=scenario.spec.fidelity)
+
+
+def run(
+    scenario: Scenario,
+    seed: int,
+    *,
+    subscribe: Subscriber | None = None,
+    world: World | None = None,
+    progress: Progress | None = None,
+) -> Report:
     """Run a scenario and return what came of it; `subscribe` gets every entry of the trace.
 
     Raises ScenarioError when the scenario's own code fails, and CoreError when a core raises.
     """
-    world = World(seed) if world is None else world
+    world = world_of(scenario, seed) if world is None else world
     if subscribe is not None:
         world.trace.subscribe(subscribe)
     began = perf_counter()
     try:
         scenario.build(world)
-        world.run_until(scenario.lasts)
+        # Stopping on the way changes nothing: events happen at the same instants in the same order.
+        steps = 1 if progress is None else PROGRESS_STEPS
+        for step in range(1, steps + 1):
+            world.run_until(scenario.lasts * step // steps)
+            if progress is not None:
+                progress(world.engine.now)
     except CoreError:
         raise
     except Exception as error:
         source = getattr(getattr(scenario.build, "__code__", None), "co_filename", "")
-        if not _is_within(error, Path(source)):
+        if scenario.spec is not None or not _is_within(error, Path(source)):
             # Not the scenario's doing, but a bug of the simulator.
             raise
         raise ScenarioError(
@@ -94,23 +182,62 @@ def run(scenario: Scenario, seed: int, *, subscribe: Subscriber | None = None, w
     return world.report(scenario.name, perf_counter() - began)
 
 
-def _module(path: Path) -> ModuleType:
+def _from_toml(path: Path) -> Scenario:
+    from simulator.locating import closer, with_fields
+    from simulator.spec.reading import SpecError, read_toml, steps_of
+    from simulator.spec.world_spec import WorldSpec
+
+    try:
+        spec = read_toml(path)
+    except SpecError as error:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        raise ScenarioError(with_fields(closer(str(error), text), WorldSpec, steps_of)) from error
+    from simulator.spec.build import scenario_of
+
+    return scenario_of(spec)
+
+
+def _from_spec(spec: "WorldSpec", text: str, path: Path) -> Scenario:
+    from simulator.spec.build import scenario_of
+    from simulator.spec.world_spec import WorldSpec, to_builtins
+
+    try:
+        # There and back again, because Python lets any value stand in any field.
+        return scenario_of(msgspec.convert(to_builtins(spec), WorldSpec))
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ScenarioError(_complaint(text, path) or f"{path}: SCENARIO is not right: {error}") from error
+
+
+def _module(text: str, path: Path) -> ModuleType:
     # Not under the file's own name: a scenario given by path must not hide an installed module.
     name = f"_teale_scenario_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - a scenario is a program
     except SyntaxError as error:
         raise ScenarioError(f"{error.filename}:{error.lineno}: not valid Python: {error.msg}") from error
     except Exception as error:
-        raise ScenarioError(f"{_place(error, path)}: loading the scenario failed: {error!r}") from error
+        message = f"{_place(error, path)}: loading the scenario failed: {error!r}"
+        raise ScenarioError((_complaint(text, path) if _is_of_spec(error) else None) or message) from error
     finally:
         del sys.modules[name]
     return module
+
+
+def _is_of_spec(error: Exception) -> bool:
+    """Whether a description refused its values: its fields do not know the name, or their check raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return isinstance(error, TypeError) or Path(last.filename).parent.name == "spec"
+
+
+def _complaint(text: str, path: Path) -> str | None:
+    from simulator.locating import complaint_about
+
+    modules = [importlib.import_module(f"simulator.spec.{name}") for name in _DESCRIPTIONS]
+    complaint = complaint_about(text, {module.__name__: module for module in modules})
+    return None if complaint is None else f"{path}:{complaint.line}: {complaint.what}"
 
 
 def _check_fields(path: Path, scenario: Scenario) -> None:

@@ -1,52 +1,85 @@
 """A world: one engine, one network, its hosts, and everybody who watches them.
 
-A scenario fills a world; the world knows how nodes and relays are made from the seed, how to ask and how to
-break things, and sums up at the end.
+A scenario fills a world; the world knows how nodes and relays are made from the seed, how to ask and how to break
+things (`simulator.happenings`), and sums up at the end.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from simulator.backend import CostModel
 from simulator.checkers import Checker, ConnectionsEndOnce, ContractKept, EveryAskEndsOnce, TimeNeverRunsBackwards
+from simulator.clock import TRUE_CLOCK, Clock
 from simulator.engine import Engine
-from simulator.host import CoreFactory, Crash, Host
-from simulator.net.link import Link
-from simulator.net.network import INTERNET, Network
+from simulator.fidelity import Fidelity
+from simulator.happenings import Happenings
+from simulator.host import CoreFactory, Host, Pace
+from simulator.net.connection import Connection, ConnectionFactory
+from simulator.net.link import CABLE, Link
+from simulator.net.messages import MessageConnection
+from simulator.net.nat import NatKind
+from simulator.net.network import Network, NetworkError
+from simulator.net.regions import WORLD, Regions
+from simulator.net.site import Site
+from simulator.net.weather import DATA_CENTRE
 from simulator.report import Report, Statistics, judged
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
 from teale_proto.contract import SECOND, Instant, Value
-from teale_proto.inputs import Ask, LoadedModelsChanged, NodeId, RequestId, Started
+from teale_proto.inputs import Address, LoadedModelsChanged, NodeId, RequestId, Started
+from teale_proto.nat.stun_server import StunServer
 from teale_proto.node import Node, NodeConfig
 from teale_proto.relay.server import RelayServer, RelayServerConfig
-from teale_proto.secure.identity import Identity
+from teale_proto.secure.suite import Keys
 
 EPOCH: Final = 1_767_225_600 * SECOND
 """The Unix time at which every simulation begins: 2026-01-01T00:00:00Z."""
 
 LAN_PORT: Final = 11_436
 RELAY_PORT: Final = 8_080
+STUN_PORTS: Final = (3_478, 3_479)
 
 Place = tuple[str, str, Link]
-"""Where a host is attached: a segment, an address on it, and the link."""
+"""Where a host is attached: a segment or site, an address on it, and the link."""
 
 
-class World:
-    """Everything that exists in one run. With `journal`, hosts keep what their cores were fed and answered."""
+class World(Happenings):
+    """Everything that exists in one run. With `journal`, hosts keep what their cores were fed and answered.
 
-    def __init__(self, seed: int, *, journal: bool = False, cut_chance: float = 0.25) -> None:
+    `connections` makes the connections of the network, instead of what the fidelity asks for, and `trace` is another
+    record than one of everything. What is `watched` keeps the rules that hold in every world and counts what the
+    report tells of; without that a world of a hundred thousand nodes is a quarter faster.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        journal: bool = False,
+        cut_chance: float = 0.25,
+        regions: Regions = WORLD,
+        fidelity: Fidelity = Fidelity.WIRE,
+        connections: ConnectionFactory | None = None,
+        trace: Trace | None = None,
+        watched: bool = True,
+    ) -> None:
+        engine = Engine()
+        if connections is None:
+            connections = Connection if fidelity is Fidelity.WIRE else MessageConnection
+        super().__init__(
+            engine, Network(engine, seed=seed, cut_chance=cut_chance, regions=regions, connections=connections)
+        )
         self.seed: Final = seed
-        self.engine: Final = Engine()
-        self.trace: Final = Trace()
-        self.network: Final = Network(self.engine, seed=seed, cut_chance=cut_chance)
-        self.hosts: Final[dict[str, Host]] = {}
+        self.fidelity: Final = fidelity
+        self.trace: Final = Trace() if trace is None else trace
         self.node_ids: Final[dict[str, NodeId]] = {}
         """The node id of each host that is a node, by the host's name."""
         self._journal = journal
         self._checkers: list[Checker] = []
         self._statistics = Statistics()
-        self.trace.subscribe(self._statistics.observe)
+        if not watched:
+            return
+        self.trace.subscribe(self._statistics.observe, Statistics.KINDS)
         for checker in (EveryAskEndsOnce(), TimeNeverRunsBackwards(), ConnectionsEndOnce(), ContractKept()):
             self.check(checker)
 
@@ -57,26 +90,80 @@ class World:
     def check(self, checker: Checker) -> None:
         """Have a rule watched from now on."""
         self._checkers.append(checker)
-        self.trace.subscribe(checker.observe)
+        self.trace.subscribe(checker.observe, checker.kinds)
         if type(checker).observe_traffic is not Checker.observe_traffic:
             self.network.taps.append(checker.observe_traffic)
 
     # What there is.
 
+    def add_site(
+        self,
+        name: str,
+        kinds: Sequence[NatKind] = (),
+        link: Link = CABLE,
+        *,
+        region: str = "",
+        outside: Sequence[str] = (),
+        behind: Site | None = None,
+        discovery: bool = False,
+        ipv6: bool = False,
+        only_tcp_443: bool = False,
+    ) -> Site:
+        """Add a place with one line, which its hosts share, behind a stack of NATs and firewalls, the outermost first.
+
+        Without kinds it is public. `outside` are the addresses of the outermost NAT, drawn where none are given; with
+        `behind`, the stack stands in that site, such as a carrier's network, and not on the internet. With `discovery`
+        the hosts find each other, and with `ipv6` they have an IPv6 address too, which no NAT translates. With
+        `only_tcp_443`, nothing else leaves. Raises NetworkError for what is taken or cannot be.
+        """
+        parent = behind or self.network.internet
+        stack: list[Site] = []
+        for level, kind in enumerate(kinds or [None]):
+            innermost = level == max(len(kinds), 1) - 1
+            addresses: Sequence[str] = ()
+            if kind is not None and kind.translates:
+                addresses = (level == 0 and outside) or (self.addresses.outside(parent),)
+            site = self.network.add_site(
+                name if innermost else f"{name} (gateway {level + 1} of {len(kinds)})",
+                kind,
+                link if innermost else CABLE,
+                outside=addresses,
+                behind=parent,
+                region="" if level else region,
+                discovery=discovery and innermost,
+                only_tcp_443=only_tcp_443 and innermost,
+            )
+            stack.append(site)
+            parent = site
+        if ipv6:
+            stack[-1].prefix_6 = self.addresses.prefix_6()
+        if len(stack) > 1:
+            self._stacks[name] = tuple(stack)
+        return stack[-1]
+
     def add_host(
         self,
         name: str,
         core: CoreFactory,
-        places: Iterable[Place],
+        places: Iterable[Place] = (),
         *,
+        site: Site | None = None,
+        addresses: Sequence[str] = (),
+        cable: Link = CABLE,
         birth: Iterable[Value] = (),
         cost: CostModel | None = None,
         models: tuple[str, ...] = (),
         ports: tuple[int, ...] = (),
+        clock: Clock = TRUE_CLOCK,
+        pace: Pace | None = None,
     ) -> Host:
-        """Add a host that is not running yet; see `Host` for the arguments."""
-        assert name not in self.hosts, f"there is a host {name!r} already"
-        host = self.hosts[name] = Host(
+        """Add a host that is not running yet, in a site or at places; see `Host` for the other arguments.
+
+        In a site it hangs on a `cable` of its own, and its addresses are drawn where none are given.
+        """
+        if name in self.hosts:
+            raise NetworkError(f"there is a host {name!r} already")
+        host = Host(
             name,
             self.engine,
             self.network,
@@ -88,68 +175,118 @@ class World:
             models=models,
             ports=ports,
             journal=self._journal,
+            clock=clock,
+            pace=pace,
         )
         for segment, address, link in places:
             self.network.attach(host.machine, segment, address, link)
+        if site is not None:
+            self.network.attach(host.machine, site, addresses or self.addresses.of_host(site), cable)
+        self.hosts[name] = host
         return host
 
     def add_node(
         self,
         name: str,
         config: NodeConfig,
-        places: Iterable[Place],
+        places: Iterable[Place] = (),
         *,
+        site: Site | None = None,
+        addresses: Sequence[str] = (),
+        cable: Link = CABLE,
         models: tuple[str, ...] = (),
         cost: CostModel | None = None,
+        clock: Clock = TRUE_CLOCK,
+        pace: Pace | None = None,
     ) -> Host:
         """Add a node; its keys follow from the seed and its name and survive its crashes."""
-        identity = Identity.from_seed(stream(self.seed, name, "identity").randbytes(32))
-        self.node_ids[name] = identity.node_id
-
-        def core(rng: SplitMix64, _: Instant) -> Node:
-            return Node(config, identity, rng, unix_time_at_zero=EPOCH)
-
+        maker = _NodeMaker(config, self.identity(name), self.fidelity)
         lan_port = LAN_PORT if config.lan_enabled else None
-        return self.add_host(
+        host = self.add_host(
             name,
-            core,
+            maker,
             places,
+            site=site,
+            addresses=addresses,
+            cable=cable,
             birth=(Started(lan_port), LoadedModelsChanged(models)),
             cost=cost,
             models=models,
             ports=() if lan_port is None else (lan_port,),
+            clock=clock,
+            pace=pace,
         )
+        maker.host = host
+        self.node_ids[name] = maker.identity.node_id
+        return host
 
-    def add_relay(self, name: str, address: str, link: Link, config: RelayServerConfig) -> Host:
-        """Add a relay on the internet, reachable as `ws://name:RELAY_PORT/ws`."""
+    def add_relay(
+        self,
+        name: str,
+        address: str,
+        link: Link,
+        config: RelayServerConfig,
+        *,
+        region: str = "",
+        port: int = RELAY_PORT,
+        pace: Pace | None = None,
+    ) -> Host:
+        """Add a relay on the internet, reachable as `ws://name:port/ws`."""
 
         def core(rng: SplitMix64, _: Instant) -> RelayServer:
-            return RelayServer(config, rng, unix_time_at_zero=EPOCH)
+            return RelayServer(config, rng, unix_time_at_zero=EPOCH, suite=self.fidelity.suite)
 
+        host = self.add_host(name, core, ports=(port,), pace=pace)
+        self.network.attach(host.machine, self.network.internet, address, link, region=region)
         self.network.add_name(name, address)
-        return self.add_host(name, core, [(INTERNET, address, link)], ports=(RELAY_PORT,))
+        return host
 
-    # What happens.
+    def add_stun(
+        self,
+        name: str,
+        addresses: Sequence[str] = (),
+        link: Link = DATA_CENTRE,
+        *,
+        region: str = "",
+        ports: tuple[int, int] = STUN_PORTS,
+    ) -> Host:
+        """Add a STUN server on the internet: with two addresses and ports, as RFC 5780 has it, or with one address.
 
-    def start(self, name: str, *, at: Instant) -> None:
-        """Switch a host on, later."""
-        self.engine.call_at(at, self.hosts[name].start)
+        Two addresses are drawn where none are given; the endpoints are those of the host's core.
+        """
+        hosts = addresses or (self.addresses.public(), self.addresses.public())
+        if len(hosts) > 2:
+            raise NetworkError(f"{name!r}: a STUN server has one address or two")
+        endpoints = [Address(host, port) for host, port in zip(hosts, ports, strict=False)]
+        host = self.add_host(name, lambda _, now: StunServer(*endpoints))  # noqa: ARG005 - it keeps no time
+        self.network.attach(host.machine, self.network.internet, tuple(hosts), link, region=region)
+        return host
 
-    def ask(self, name: str, ask: Ask, *, at: Instant) -> None:
-        """Have the local application of a node ask for something; a node that is dead by then is not asked."""
-        self.engine.call_at(at, self.hosts[name].feed, ask)
+    def identity(self, name: str, count: int = 1) -> Keys:
+        """Return the keys of a node: those that it begins with, or the `count`-th."""
+        purpose = "identity" if count == 1 else f"identity {count}"
+        return self.fidelity.identity(stream(self.seed, name, purpose).randbytes(32))
 
-    def crash(self, name: str, how: Crash, *, at: Instant) -> None:
-        """Kill a host, later; one that is dead by then stays it."""
-        self.engine.call_at(at, _if_alive, self.hosts[name], lambda host: host.crash(how))
+    # What happens, beside `Happenings`.
 
-    def stop(self, name: str, *, at: Instant) -> None:
-        """End a host properly, later."""
-        self.engine.call_at(at, _if_alive, self.hosts[name], Host.stop)
+    def restart(self, name: str, *, at: Instant, keep_identity: bool = True) -> None:
+        """Switch a host on again, later; one that is alive by then is left alone.
 
-    def run_until(self, at: Instant) -> None:
-        """Let everything happen up to and including `at`."""
-        self.engine.run_until(at)
+        Unless it keeps its identity, its disk is gone: a node comes back with new keys, and as another node.
+        """
+        self.engine.call_at(at, self._restart, self._host(name), keep_identity)
+
+    def _restart(self, host: Host, keep_identity: bool) -> None:
+        if host.alive:
+            return
+        maker = host.make_core
+        if not keep_identity and isinstance(maker, _NodeMaker):
+            maker.identities += 1
+            maker.identity = self.identity(host.name, maker.identities)
+            self.node_ids[host.name] = maker.identity.node_id
+        host.start()
+
+    # How it ends.
 
     def report(self, scenario: str, wall_seconds: float) -> Report:
         """End the run: have every checker judge it, and sum up."""
@@ -178,6 +315,21 @@ def request_ids(prefix: str, count: int) -> list[RequestId]:
     return [f"{prefix}-{number:0{width}}" for number in range(count)]
 
 
-def _if_alive(host: Host, act: Callable[[Host], None]) -> None:
-    if host.alive:
-        act(host)
+class _NodeMaker:
+    """Makes the core of each life of a node."""
+
+    __slots__ = ("_config", "_fidelity", "host", "identities", "identity")
+
+    def __init__(self, config: NodeConfig, identity: Keys, fidelity: Fidelity) -> None:
+        self._config = config
+        self._fidelity = fidelity
+        self.identity = identity
+        self.identities = 1
+        """How many identities it has had."""
+        self.host: Host | None = None
+
+    def __call__(self, rng: SplitMix64, _: Instant) -> Node:
+        clock = TRUE_CLOCK if self.host is None else self.host.clock
+        unix_time_at_zero = clock.unix_time_at_zero(EPOCH)
+        suite = self._fidelity.suite
+        return Node(self._config, self.identity, rng, unix_time_at_zero=unix_time_at_zero, suite=suite)

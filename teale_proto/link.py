@@ -18,8 +18,8 @@ from teale_proto.contract import Value
 from teale_proto.errors import LocalError, PeerError
 from teale_proto.inputs import NodeId
 from teale_proto.rng import Rng
-from teale_proto.secure.identity import Identity
 from teale_proto.secure.noise import Channel, Handshake
+from teale_proto.secure.suite import NOISE, Keys, Suite
 from teale_proto.wire.bulk import decode_bulk, encode_bulk, is_bulk
 from teale_proto.wire.cluster import CLUSTER_CODEC, ClusterMessage, ModelTransferChunk
 from teale_proto.wire.codec import Flavour, Unknown
@@ -107,18 +107,32 @@ class Link:
 
     @classmethod
     def dial(
-        cls, identity: Identity, *, expected: NodeId | None, instance: bytes, rng: Rng, fast_aes: bool = False
+        cls,
+        identity: Keys,
+        *,
+        expected: NodeId | None,
+        instance: bytes,
+        rng: Rng,
+        fast_aes: bool = False,
+        suite: Suite = NOISE,
     ) -> "Link":
         """Return the link of a stream that we opened, to `expected` or to whoever answers."""
-        handshake = Handshake.xx(identity, initiator=True, instance=instance, rng=rng, fast_aes=fast_aes)
+        handshake = Handshake.xx(identity, initiator=True, instance=instance, rng=rng, fast_aes=fast_aes, suite=suite)
         return cls(handshake, framed=True, expected=expected)
 
     @classmethod
     def accept(
-        cls, identity: Identity, *, instance: bytes, rng: Rng, allow_plaintext: bool, fast_aes: bool = False
+        cls,
+        identity: Keys,
+        *,
+        instance: bytes,
+        rng: Rng,
+        allow_plaintext: bool,
+        fast_aes: bool = False,
+        suite: Suite = NOISE,
     ) -> "Link":
         """Return the link of a stream that somebody opened to us."""
-        handshake = Handshake.xx(identity, initiator=False, instance=instance, rng=rng, fast_aes=fast_aes)
+        handshake = Handshake.xx(identity, initiator=False, instance=instance, rng=rng, fast_aes=fast_aes, suite=suite)
         return cls(handshake, framed=True, allow_plaintext=allow_plaintext)
 
     @classmethod
@@ -137,7 +151,7 @@ class Link:
     @classmethod
     def relayed(
         cls,
-        identity: Identity,
+        identity: Keys,
         *,
         initiator: bool,
         peer: NodeId,
@@ -146,6 +160,7 @@ class Link:
         rng: Rng,
         allow_plaintext: bool = False,
         fast_aes: bool = False,
+        suite: Suite = NOISE,
     ) -> "Link":
         """Return the link of a relay session with the node that the relay names.
 
@@ -160,6 +175,7 @@ class Link:
             instance=instance,
             rng=rng,
             fast_aes=fast_aes,
+            suite=suite,
         )
         return cls(handshake, framed=False, expected=peer, allow_plaintext=allow_plaintext and not initiator)
 

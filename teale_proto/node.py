@@ -69,7 +69,7 @@ from teale_proto.relay.client import (
     SignalReceived,
 )
 from teale_proto.rng import Rng
-from teale_proto.secure.identity import Identity
+from teale_proto.secure.suite import NOISE, Keys, Suite
 from teale_proto.seeking import DiscoverDue, Seeking
 from teale_proto.serving import JobDue
 from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
@@ -127,10 +127,10 @@ class _Out:
 class Node:
     """A node without its sockets, its clock and its model."""
 
-    def __init__(self, config: NodeConfig, identity: Identity, rng: Rng, *, unix_time_at_zero: int) -> None:
-        """Raise LocalError for a heartbeat interval that is not one of INTERVALS, for a queue or server of none, and
-        for rules of joining that cannot be kept.
-        """
+    def __init__(
+        self, config: NodeConfig, identity: Keys, rng: Rng, *, unix_time_at_zero: int, suite: Suite = NOISE
+    ) -> None:
+        """Raise LocalError for a configuration that cannot be kept, and for an identity that is not of the suite."""
         if config.heartbeat not in INTERVALS:
             raise LocalError(f"heartbeat of {config.heartbeat} µs; allowed are {INTERVALS}")
         if config.queue_max < 1 or config.max_concurrent_requests < 1:
@@ -163,6 +163,7 @@ class Node:
             timers=self._timers,
             rng=rng,
             fast_aes=config.fast_aes,
+            suite=suite,
         )
         self._relay = self._make_relay_client() if config.wan_enabled else None
         self._seeking = None if self._relay is None else Seeking(self._relay, self._timers, rng)
@@ -438,8 +439,9 @@ class Node:
         self._contacts.listed(news.peers, now)
         if not self._stopping:
             held = sum(Path.RELAY in peer.conversations for peer in self._peers) + self._relay_seeking.openings
-            wanted = [node for node in self._providers(None, now) if not self._is_approached(node)]
-            for node in wanted[: max(0, self._config.wan_peers_max - held)]:
+            room = self._config.wan_peers_max - held
+            wanted = [n for n in self._providers(None, now) if not self._is_approached(n)] if room > 0 else ()
+            for node in wanted[:room]:
                 self._relay_seeking.open(node, now, out)
         self._exchange.unsettled = True
 

@@ -128,15 +128,36 @@ class Peer:
         self.hardware = hello.device_info.hardware
         self.loaded_models = hello.loaded_models or hello.device_info.loaded_models
 
-    def beat(self, beat: Heartbeat | HeartbeatAck) -> None:
-        """Take what the peer said of itself in a heartbeat."""
-        self.loaded_models = beat.loaded_models
-        self.queue_depth = beat.queue_depth
-        self.is_generating = beat.is_generating
-        self.thermal_level = beat.thermal_level
-        self.throttle_percent = beat.throttle_level
+    def beat(self, beat: Heartbeat | HeartbeatAck) -> bool:
+        """Take what the peer said of itself in a heartbeat; return whether any of it is new."""
         speed = beat.ewma_tokens_per_second
-        self.tokens_per_second = None if speed is None else min(speed, SPEED_MAX)
+        said = (
+            beat.loaded_models,
+            beat.queue_depth,
+            beat.is_generating,
+            beat.thermal_level,
+            beat.throttle_level,
+            None if speed is None else min(speed, SPEED_MAX),
+        )
+        known = (
+            self.loaded_models,
+            self.queue_depth,
+            self.is_generating,
+            self.thermal_level,
+            self.throttle_percent,
+            self.tokens_per_second,
+        )
+        if said == known:
+            return False
+        (
+            self.loaded_models,
+            self.queue_depth,
+            self.is_generating,
+            self.thermal_level,
+            self.throttle_percent,
+            self.tokens_per_second,
+        ) = said
+        return True
 
     def standing(self) -> Standing:
         """Return what routing needs to know."""

@@ -40,7 +40,8 @@ from teale_proto.peer_news import (
     Told,
 )
 from teale_proto.rng import Rng
-from teale_proto.secure.identity import Identity, is_node_id
+from teale_proto.secure.identity import is_node_id
+from teale_proto.secure.suite import NOISE, Keys, Suite
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import (
     ClusterMessage,
@@ -103,6 +104,7 @@ class Peers:
         "_peers",
         "_rng",
         "_strangers",
+        "_suite",
         "_timers",
         "changed",
         "greeting",
@@ -110,7 +112,7 @@ class Peers:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: Keys,
         *,
         greeting: Hello,
         heartbeat: Duration,
@@ -119,8 +121,12 @@ class Peers:
         timers: Timers[object],
         rng: Rng,
         fast_aes: bool = False,
+        suite: Suite = NOISE,
     ) -> None:
+        """Raise LocalError for an identity that is not of the suite."""
+        suite.check(identity)
         self._identity = identity
+        self._suite = suite
         self._fast_aes = fast_aes
         self._interval = heartbeat
         self._allow_plaintext = allow_plaintext
@@ -181,7 +187,12 @@ class Peers:
             link = Link.plaintext()
         else:
             link = Link.dial(
-                self._identity, expected=node, instance=self._instance, rng=self._rng, fast_aes=self._fast_aes
+                self._identity,
+                expected=node,
+                instance=self._instance,
+                rng=self._rng,
+                fast_aes=self._fast_aes,
+                suite=self._suite,
             )
         conversation = Conversation(connection, Path.LAN, link, initiator=True, peer=node, remote=address)
         conversation.state = ConversationState.CONNECTING
@@ -209,6 +220,7 @@ class Peers:
             rng=self._rng,
             allow_plaintext=self._allow_plaintext,
             fast_aes=self._fast_aes,
+            suite=self._suite,
         )
         conversation = Conversation(connection, Path.LAN, link, initiator=False, peer=None, remote=remote)
         self._add(conversation, now)
@@ -243,6 +255,7 @@ class Peers:
                     rng=self._rng,
                     allow_plaintext=plaintext and not has_key,
                     fast_aes=self._fast_aes,
+                    suite=self._suite,
                 )
         except PeerError as error:
             out.append(CloseSession(session))
@@ -494,8 +507,7 @@ class Peers:
         if isinstance(message, Goodbye):
             yield self._end(conversation, "it said good-bye", out, close=True)
             return
-        if isinstance(message, Heartbeat | HeartbeatAck):
-            peer.beat(message)
+        if isinstance(message, Heartbeat | HeartbeatAck) and peer.beat(message):
             self.changed[peer.node] = None
         if isinstance(message, HeartbeatAck):
             conversation.liveness.heartbeat_answered(now)

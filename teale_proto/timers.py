@@ -19,24 +19,28 @@ class Timers(Generic[K]):
     __slots__ = ("_at", "_heap", "_sequence")
 
     def __init__(self) -> None:
-        self._at: dict[K, tuple[Instant, int]] = {}
+        self._at: dict[K, tuple[Instant, int, K]] = {}
         self._heap: list[tuple[Instant, int, K]] = []
+        """The same entries, and those that they have replaced."""
         self._sequence = 0
 
     @property
     def deadline(self) -> Instant:
         """The earliest deadline, or NEVER."""
-        self._drop_stale()
-        return self._heap[0][0] if self._heap else NEVER
+        heap = self._heap
+        # Asked for after every input of every core, and seldom is there anything to drop.
+        if heap and self._at.get(heap[0][2]) is not heap[0]:
+            self._drop_stale()
+        return heap[0][0] if heap else NEVER
 
     def set(self, key: K, at: Instant) -> None:
         """Make `key` due at `at`, whatever it was set to before."""
         self._sequence += 1
-        self._at[key] = (at, self._sequence)
         # The sequence number breaks ties in the order of setting, so keys are never compared.
-        heappush(self._heap, (at, self._sequence, key))
+        self._at[key] = entry = (at, self._sequence, key)
+        heappush(self._heap, entry)
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._at):
-            self._heap = [(at, sequence, key) for key, (at, sequence) in self._at.items()]
+            self._heap = list(self._at.values())
             heapify(self._heap)
 
     def cancel(self, key: K) -> None:
@@ -62,8 +66,5 @@ class Timers(Generic[K]):
 
     def _drop_stale(self) -> None:
         heap, current = self._heap, self._at
-        while heap:
-            at, sequence, key = heap[0]
-            if current.get(key) == (at, sequence):
-                return
+        while heap and current.get(heap[0][2]) is not heap[0]:
             heappop(heap)

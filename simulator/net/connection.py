@@ -3,17 +3,25 @@
 Opening takes its round trips, closing travels behind the data, and a host that dies leaves connections that
 are either reset or, when it lost its power, silent. A stream joins what is sent in one instant and cuts it
 anew at places drawn from the seed, so that no receiver can rely on where a write began or ended.
+
+A NAT on the way that forgets the connection leaves both ends believing in it: what comes from outside vanishes,
+and what the inside end sends is answered by a reset. An end whose host has moved is silent for ever.
+
+Hosts know an `End` by what stands in `EndOfConnection`; other kinds of connections than the one here can be given
+to a `Network`, as a `ConnectionFactory`.
 """
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
-from simulator.engine import Engine
-from simulator.net.link import Lane, Port
-from simulator.rng import stream
+from simulator.net.lane import Fate, Lane, Path
+from simulator.net.link import Port
+from simulator.net.machine import HostPort, Machine, Owner
+from simulator.net.medium import Medium, Ports
+from simulator.rng import SplitMix64, stream
 from teale_proto.contract import SECOND, Duration, Instant, Value
-from teale_proto.inputs import Address, ConnectionId, ServiceRecord
+from teale_proto.inputs import Address, ConnectionId
 
 CONNECT_TIMEOUT: Final[Duration] = 10 * SECOND
 SEGMENT_BYTES: Final = 1460
@@ -60,100 +68,107 @@ class Traffic(Value):
     whole: bool
     """Whether `data` is a whole message; on a stream it is whatever was written at once."""
     data: bytes
+    client: Address = Address("", 0)
+    """Who connected, as the server sees it."""
+    server: Address = Address("", 0)
+    """To whom, as the client sees it."""
+    by_client: bool = True
+    """Whether it was the client that sent."""
 
 
 Tap = Callable[[Traffic], None]
 
 
-class Owner(Protocol):
-    """What a host is told; always from the engine, never from inside a call that it made."""
+class Route(NamedTuple):
+    """The way of a connection: there up through `ups` and down through `downs`, and back the same way."""
 
-    def accepted(self, end: "End", remote: Address, local: Address, host: str) -> None:
-        """Somebody connected; the owner sets `end.id`."""
-
-    def opened(self, end: "End") -> None:
-        """A connection that was asked for is open."""
-
-    def failed(self, end: "End", reason: str) -> None:
-        """A connection that was asked for could not be opened."""
-
-    def received(self, end: "End", data: bytes) -> None:
-        """A piece of a stream or a whole message came in."""
-
-    def pinged(self, end: "End") -> None:
-        """A ping came in and has been answered."""
-
-    def ponged(self, end: "End") -> None:
-        """The answer to a ping came in."""
-
-    def closed(self, end: "End", reason: str) -> None:
-        """The connection ended, and not because this side closed it."""
-
-    def found(self, name: str, record: ServiceRecord, addresses: tuple[Address, ...]) -> None:
-        """A service was seen on a network segment."""
-
-    def lost(self, name: str) -> None:
-        """A service is gone from a network segment."""
+    client: HostPort
+    server: HostPort
+    ups: Ports
+    downs: Ports
+    between: Duration
+    """The distance between the regions of both."""
+    remote: Address
+    """The client as the server sees it."""
+    leads_there: bool = True
+    """Whether packets arrive; otherwise they vanish, and nobody says so."""
 
 
-class Machine:
-    """A host as the network knows it: a name, a port on every segment that it is attached to, its connections."""
+class EndOfConnection(Protocol):
+    """What a host needs of its side of a connection."""
 
-    __slots__ = ("connects", "ends", "listening", "name", "owner", "ports", "running")
+    id: ConnectionId
+    """What its own core calls it; set by the host."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.owner: Owner | None = None
-        self.ports: dict[str, Port] = {}
-        self.running = False
-        self.ends: dict[End, None] = {}
-        """In the order in which they came to be; a dict, because the order of a set is not reproducible."""
-        self.listening: set[int] = set()
-        self.connects = 0
-        """How many connections it has asked for."""
+    @property
+    def kind(self) -> Kind:
+        """Whether it is a stream or carries whole messages."""
 
-    def die(self, *, silently: bool) -> None:
-        """End everything at once; the other sides learn it after a round trip, or never when `silently`."""
-        self.running = False
-        for port in self.ports.values():
-            port.powered = not silently
-        for end in list(self.ends):
-            end.die(silently=silently)
-        self.ends.clear()
+    @property
+    def state(self) -> State:
+        """What it is to its host."""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes of a stream, or one whole message; only while it is open."""
+
+    def ping(self) -> None:
+        """Send a WebSocket ping, which the other side answers by itself; only while it is open."""
+
+    def close(self, reason: str) -> None:
+        """Close behind everything that was sent; while it is opening or open."""
+
+
+class ConnectionFactory(Protocol):
+    """Makes connections for a network; `Connection` is one."""
+
+    def __call__(
+        self, medium: Medium, kind: Kind, route: Route, *, serial: int, target: Address, host: str
+    ) -> "Connection":
+        """Return a connection that is not open yet; `target` and `host` are whom the client named."""
 
 
 class End:
     """One side of a connection; its host sends through it."""
 
-    __slots__ = ("_lane", "_outbox", "_port", "connection", "id", "machine", "other", "state")
+    __slots__ = ("_lane", "_outbox", "_port", "connection", "following", "id", "leading", "other", "state")
 
     other: "End"
 
-    def __init__(self, connection: "Connection", machine: Machine, port: Port, lane: Lane) -> None:
+    def __init__(self, connection: "Connection", port: HostPort, path: Path, *, forth: bool) -> None:
         self.connection = connection
-        self.machine = machine
         self.id: ConnectionId = 0
         self.state = State.CONNECTING
         self._port = port
-        self._lane = lane
-        self._outbox = bytearray()
+        self._lane = Lane(path, self, forth=forth)
+        self._outbox: bytearray | None = None
+        self.leading: End | None = None
+        self.following: End | None = None
+        """Its neighbours among the ends of its machine, which keeps them."""
 
     @property
-    def address(self) -> str:
-        """The host's address on the network that this connection crosses."""
-        return self._port.address
+    def kind(self) -> Kind:
+        """Whether it is a stream or carries whole messages."""
+        return self.connection.kind
+
+    @property
+    def machine(self) -> Machine:
+        """The host at this side."""
+        return self._port.machine
 
     def send(self, data: bytes) -> None:
         """Send bytes of a stream, or one whole message."""
         assert self.state is State.OPEN, f"{self.machine.name} sends on a connection that is {self.state.value}"
         connection = self.connection
-        connection.observe(self, data)
+        medium = connection.medium
+        if medium.taps:
+            connection.observe(self, data)
         if connection.kind is not Kind.STREAM:
             packets = max(1, -(-len(data) // SEGMENT_BYTES))
             self._lane.carry(len(data) + MESSAGE_OVERHEAD_BYTES, packets, self.other.receive, data)
             return
-        if not self._outbox:
-            connection.engine.call_at(connection.engine.now, self._flush)
+        if self._outbox is None:
+            self._outbox = bytearray()
+            medium.engine.call_at(medium.engine.now, self._flush)
         self._outbox += data
 
     def ping(self) -> None:
@@ -171,13 +186,35 @@ class End:
             text += f": {reason}"
         self._lane.carry(0, 1, self.other.receive_close, text)
 
+    # What happens to its host and to what is between.
+
     def die(self, *, silently: bool) -> None:
         """Stop existing, as part of the host's death."""
-        self._outbox.clear()
+        self._outbox = None
         self.state = State.DEAD
-        self._lane.cut_at = self.connection.engine.now
+        self._lane.cut_at = self.connection.medium.engine.now
         if not silently:
-            self._reset_other_after(2 * self._distance())
+            self._reset_other_after(2 * self._lane.latency)
+
+    def leads_through(self, port: Port) -> bool:
+        """Return whether a port is on its way."""
+        return self._lane.leads_through(port)
+
+    def be_forgotten(self) -> None:
+        """Go on behind a NAT that has forgotten the connection; this is the end on the inside."""
+        self.fare(Fate.IS_RESET)
+        self.other.fare(Fate.VANISHES)
+
+    def part(self) -> None:
+        """Never reach the other end again, nor it this one."""
+        self.fare(Fate.VANISHES)
+        self.other.fare(Fate.VANISHES)
+
+    def fare(self, fate: Fate) -> None:
+        """Have what this side sends fare so from now on."""
+        self._lane.die(fate)
+
+    # Opening.
 
     def handshake(self, leg: int) -> None:
         """Send one leg of the handshake."""
@@ -201,13 +238,15 @@ class End:
             self._lane.carry(0, 1, self.other.receive_close, "closed by the other side")
             self.fail("timed out")
 
+    # What arrives.
+
     def receive(self, data: bytes) -> None:
         """Take what arrived."""
         if self.state is State.OPEN:
             self._owner().received(self, data)
         elif self.state is State.DEAD:
             # The host is back, or only its process died: its network stack knows no such connection.
-            self._reset_other_after(self._distance())
+            self._reset_other_after(self._lane.latency)
 
     def receive_ping(self) -> None:
         """Answer a ping."""
@@ -215,7 +254,7 @@ class End:
             self._lane.carry(MESSAGE_OVERHEAD_BYTES, 1, self.other.receive_pong)
             self._owner().pinged(self)
         elif self.state is State.DEAD:
-            self._reset_other_after(self._distance())
+            self._reset_other_after(self._lane.latency)
 
     def receive_pong(self) -> None:
         """Take the answer to a ping."""
@@ -241,12 +280,21 @@ class End:
         else:
             self.receive_close("connection reset")
 
-    def _reset_other_after(self, delay: Duration) -> None:
-        engine = self.connection.engine
-        engine.call_at(engine.now + delay, self.other.receive_reset)
+    def time_out(self) -> None:
+        """End because nothing that was sent got there for too long."""
+        if self.state is State.OPEN:
+            self.receive_close("connection timed out")
 
-    def _distance(self) -> Duration:
-        return self._lane.latency
+    # For its lane.
+
+    def chance(self) -> SplitMix64:
+        """Return a stream for what happens to the packets of this side."""
+        return self.connection.chance(" there" if self is self.connection.client else " back")
+
+    def _reset_other_after(self, delay: Duration) -> None:
+        if self._lane.is_open:
+            engine = self.connection.medium.engine
+            engine.call_at(engine.now + delay, self.other.receive_reset)
 
     def _owner(self) -> Owner:
         owner = self.machine.owner
@@ -255,13 +303,13 @@ class End:
 
     def _forget(self, state: State) -> None:
         self.state = state
-        self.machine.ends.pop(self, None)
+        self.machine.remove(self)
 
     def _flush(self) -> None:
         if not self._outbox:
             return
         data = bytes(self._outbox)
-        self._outbox.clear()
+        self._outbox = None
         for piece in self.connection.cut(data):
             self._lane.carry(len(piece), 1, self.other.receive, piece)
 
@@ -269,72 +317,46 @@ class End:
 class Connection:
     """Two ends, and the handshake that brings them to life."""
 
-    __slots__ = (
-        "_attempt",
-        "_cut_chance",
-        "_host",
-        "_listens",
-        "_rng",
-        "_taps",
-        "_target",
-        "client",
-        "engine",
-        "kind",
-        "serial",
-    )
+    __slots__ = ("_attempt", "_chance", "_host", "_remote", "_target", "client", "kind", "medium", "serial")
 
-    def __init__(
-        self,
-        engine: Engine,
-        kind: Kind,
-        *,
-        seed: int,
-        serial: int,
-        client: tuple[Machine, Port],
-        server: tuple[Machine, Port],
-        target: Address,
-        host: str,
-        listens: Callable[[], bool],
-        taps: list[Tap],
-        cut_chance: float,
-    ) -> None:
-        self.engine = engine
+    end: ClassVar[type[End]] = End
+    """What its two sides are made as."""
+
+    def __init__(self, medium: Medium, kind: Kind, route: Route, *, serial: int, target: Address, host: str) -> None:
+        self.medium = medium
         self.kind = kind
         self.serial = serial
         self._target = target
         self._host = host
-        self._listens = listens
-        self._taps = taps
-        self._cut_chance = cut_chance
-        machine, port = client
-        other_machine, other_port = server
+        self._remote = route.remote
+        machine = route.client.machine
         self._attempt = machine.connects
+        self._chance: SplitMix64 | None = None
         machine.connects += 1
-        # Named after the client and its own count, so that connections between others draw the same chances.
-        name = f"connection {self._attempt}"
-        self._rng = stream(seed, machine.name, name)
-        there = Lane(engine, port, other_port, stream(seed, machine.name, f"{name} there"))
-        back = Lane(engine, other_port, port, stream(seed, machine.name, f"{name} back"))
-        self.client = End(self, machine, port, there)
-        self.client.other = End(self, other_machine, other_port, back)
-        self.client.other.other = self.client
-        machine.ends[self.client] = None
+        path = Path(medium, route.ups, route.downs, route.between)
+        self.client = client = self.end(self, route.client, path, forth=True)
+        client.other = server = self.end(self, route.server, path, forth=False)
+        server.other = client
+        if not route.leads_there:
+            client.part()
+        machine.add(client)
 
     def open(self) -> End:
         """Start the handshake; returns the client's end."""
+        engine = self.medium.engine
         self.client.handshake(1)
-        self.engine.call_at(self.engine.now + CONNECT_TIMEOUT, self.client.give_up)
+        engine.call_at(engine.now + CONNECT_TIMEOUT, End.give_up, self.client)
         return self.client
 
     def arrive(self, leg: int) -> None:
         """Take one leg of the handshake at the side where it arrived."""
         end = self.client.other if leg % 2 else self.client
         if leg == 1:
-            if not self._listens():
+            if self._target.port not in end.machine.listening:
                 end.refuse()
                 return
             # Only now: a host that was restarted before this knows nothing of it yet.
-            end.machine.ends[end] = None
+            end.machine.add(end)
         if end.state is not State.CONNECTING:
             return
         kind = self.kind
@@ -345,31 +367,47 @@ class Connection:
         assert owner is not None
         if leg == kind.accepted_on:
             end.state = State.OPEN
-            owner.accepted(end, self._client_address(), self._target, self._host)
+            owner.accepted(end, self._remote, self._target, self._host)
         elif leg == kind.opened_on:
             end.state = State.OPEN
             owner.opened(end)
 
     def observe(self, end: End, data: bytes) -> None:
         """Show what is being sent to everybody who taps the network."""
-        if self._taps:
-            whole = self.kind is not Kind.STREAM
-            seen = Traffic(self.engine.now, end.machine.name, end.other.machine.name, self.serial, whole, data)
-            for tap in self._taps:
-                tap(seen)
+        now = self.medium.engine.now
+        whole = self.kind is not Kind.STREAM
+        seen = Traffic(
+            now,
+            end.machine.name,
+            end.other.machine.name,
+            self.serial,
+            whole,
+            data,
+            self._remote,
+            self._target,
+            end is self.client,
+        )
+        for tap in self.medium.taps:
+            tap(seen)
 
     def cut(self, data: bytes) -> list[bytes]:
         """Cut a stream's data as its packets carry it: full segments, some shortened by chance."""
+        cut_chance = self.medium.cut_chance
+        if not cut_chance:
+            return [data[start : start + SEGMENT_BYTES] for start in range(0, len(data), SEGMENT_BYTES)]
+        if self._chance is None:
+            self._chance = self.chance("")
+        rng = self._chance
         pieces = []
         start = 0
         while start < len(data):
             size = min(SEGMENT_BYTES, len(data) - start)
-            if self._cut_chance and size > 1 and self._rng.random() < self._cut_chance:
-                size = 1 + self._rng.randrange(size - 1)
+            if size > 1 and rng.random() < cut_chance:
+                size = 1 + rng.randrange(size - 1)
             pieces.append(data[start : start + size])
             start += size
         return pieces
 
-    def _client_address(self) -> Address:
-        # The dynamic ports of RFC 6335, one per connection of a host until they come round again.
-        return Address(self.client.address, 49_152 + self._attempt % 16_384)
+    def chance(self, purpose: str) -> SplitMix64:
+        """Return a stream of its own: named after the client and its count, whatever other hosts do."""
+        return stream(self.medium.seed, self.client.machine.name, f"connection {self._attempt}{purpose}")

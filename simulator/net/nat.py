@@ -3,7 +3,9 @@
 It is made of RFC 4787's independent properties and knows no engine. What it remembers is sessions: an inside
 endpoint's mapping together with whom that may hear, as far as the filtering tells remotes apart. A mapping lives
 as long as one of its sessions; a session lives until it has been idle for its lifetime, and at exactly that instant
-it is gone. Sessions are what the table's size counts, as in Linux's connection tracking.
+it is gone. Sessions are what the table's size counts, as in Linux's connection tracking. Beside them stand port
+forwardings, which whoever speaks for the box (`simulator.net.gateway`) has opened explicitly: for everybody
+outside, whatever the filtering, and until they are closed or their lifetime is over.
 
 Not modelled, because nothing here sends it: ICMP, fragments and application gateways (REQ-10 and REQ-12 to 14).
 """
@@ -90,6 +92,7 @@ class NatKind(Value):
     hairpinning: Hairpinning = Hairpinning.EXTERNAL_SOURCE
     sessions_max: Positive = 65536
     when_full: Full = Full.DROP_NEW
+    forwardings_max: Positive = 1024
     translates: bool = True
     """Whether it is a NAT; otherwise it is a firewall, which filters and leaves addresses as they are."""
     udp_blocked: bool = False
@@ -109,6 +112,15 @@ class NatKind(Value):
 
 FIREWALL: Final = NatKind(translates=False)
 """What stands before hosts with global addresses, above all IPv6 ones: answers come in, strangers do not."""
+
+
+class Forwarding(Value):
+    """That everybody outside may send to `inside` by way of `outside`, until it expires."""
+
+    inside: Address
+    outside: Address
+    expires_at: Instant
+
 
 _Key: TypeAlias = Address | str | None
 """As much of a remote endpoint as a mapping or a filter tells apart."""
@@ -151,7 +163,13 @@ class Nat:
         self._by_outside: dict[Address, list[_Mapped]] = {}
         # The least recently used session is the first.
         self._sessions: dict[_Session, None] = {}
-        self._timers: Timers[_Session] = Timers()
+        self._forwardings: dict[Address, Forwarding] = {}
+        self._forwarded: dict[Address, Forwarding] = {}
+        """The same, by their outside endpoints."""
+        self._timers: Timers[_Session | Address] = Timers()
+        """Of a session, or of the forwarding of an inside endpoint."""
+        self.restarts = 0
+        """How often it has lost its forwardings."""
         self._ports_taken: dict[str, int] = {}
         self._last_port: dict[str, int] = {}
 
@@ -181,7 +199,8 @@ class Nat:
                 if self.kind.inbound_refreshes:
                     self._refresh(session, now)
                 return Packet(packet.source, mapped.inside, packet.data)
-        return None
+        forwarding = self._forwarded.get(packet.destination)
+        return Packet(packet.source, forwarding.inside, packet.data) if forwarding else None
 
     def hairpin(self, packet: Packet, now: Instant) -> Packet | None:
         """Return what arrives on the inside for a packet from the inside to an address that this NAT faces."""
@@ -198,16 +217,78 @@ class Nat:
         self._expire(now)
         return len(self._sessions)
 
+    # Port forwardings.
+
+    def paired(self, host: str) -> str:
+        """Return the outside address of an inside host's forwardings, and with paired pooling of all mappings."""
+        return self.outside[crc32(host.encode()) % len(self.outside)] if self.outside else host
+
+    def open_port(
+        self, inside: Address, outside_port: int, lifetime: Duration, now: Instant, *, exact: bool = False
+    ) -> Address | None:
+        """Forward a port to an inside endpoint from now on; return the outside endpoint, or None where there is none.
+
+        An endpoint has one forwarding, and opening it again prolongs it. Where the port is taken, or `outside_port` is
+        0, another is chosen, unless it has to be `exact`ly that one. An endpoint that is mapped already keeps its port,
+        also for what it sends, where its mapping does not depend on the destination (RFC 6887, section 11.3).
+        """
+        assert lifetime > 0, "what lives no time is closed"
+        self._expire(now)
+        forwarding = self._forwardings.get(inside)
+        if forwarding is not None:
+            outside: Address | None = forwarding.outside
+            if exact and forwarding.outside.port != outside_port:
+                return None
+        elif len(self._forwardings) >= self.kind.forwardings_max:
+            return None
+        else:
+            outside = self._outside_of(inside, outside_port, exact=exact)
+        if outside is None:
+            return None
+        if forwarding is None:
+            self._forget_mappings_elsewhere(inside, outside)
+            if outside not in self._by_outside:
+                self._count_port(outside, 1)
+        self._forwardings[inside] = self._forwarded[outside] = Forwarding(inside, outside, now + lifetime)
+        self._timers.set(inside, now + lifetime)
+        return outside
+
+    def close_port(self, inside: Address, now: Instant) -> bool:
+        """End the forwarding of an inside endpoint, and return whether there was one; sessions stay."""
+        self._expire(now)
+        if inside not in self._forwardings:
+            return False
+        self._close(inside)
+        return True
+
+    def forwarding(self, inside: Address, now: Instant) -> Forwarding | None:
+        """Return the forwarding of an inside endpoint, if it has one."""
+        self._expire(now)
+        return self._forwardings.get(inside)
+
+    def forwarded(self, outside_port: int, now: Instant) -> Forwarding | None:
+        """Return the forwarding of an outside port, if there is one; of several outside addresses, the first."""
+        self._expire(now)
+        hosts = self.outside
+        endpoints = (Address(host, outside_port) for host in hosts)
+        return next((self._forwarded[endpoint] for endpoint in endpoints if endpoint in self._forwarded), None)
+
+    def forwardings(self, now: Instant) -> Sequence[Forwarding]:
+        """Return all forwardings, in the order in which they were opened."""
+        self._expire(now)
+        return tuple(self._forwardings.values())
+
     def flush(self) -> None:
         """Forget all sessions, as on a change of line; ports go on being allocated from where they were."""
         for session in list(self._sessions):
             self._forget(session)
 
     def rebind(self, outside: Sequence[str]) -> None:
-        """Forget all sessions and go on with other outside addresses."""
+        """Forget all sessions and forwardings, and go on with other outside addresses."""
         if self.kind.translates != bool(outside):
             raise ValueError("a NAT has outside addresses, and a firewall has none")
         self.flush()
+        self._close_all()
         self._ports_taken.clear()
         self._last_port.clear()
         self.outside = tuple(outside)
@@ -215,7 +296,48 @@ class Nat:
     def reboot(self) -> None:
         """Forget everything, also where the allocation of ports had come to."""
         self.flush()
+        self._close_all()
         self._last_port.clear()
+
+    def _outside_of(self, inside: Address, outside_port: int, *, exact: bool) -> Address | None:
+        """Return the outside endpoint that a new forwarding gets."""
+        if not self.kind.translates:
+            return inside if not exact or outside_port == inside.port else None
+        mapped = None if exact else self._mappings.get((inside, None))
+        if mapped is not None and self._is_free(mapped.outside, inside):
+            return mapped.outside
+        host = self.paired(inside.host)
+        wanted = Address(host, outside_port)
+        if outside_port and self._is_free(wanted, inside):
+            return wanted
+        return None if exact else self._allocate(inside, host)
+
+    def _is_free(self, outside: Address, inside: Address) -> bool:
+        """Return whether nobody else has an outside endpoint."""
+        sharing = self._by_outside.get(outside, ())
+        return outside not in self._forwarded and all(mapped.inside == inside for mapped in sharing)
+
+    def _forget_mappings_elsewhere(self, inside: Address, outside: Address) -> None:
+        """Leave an inside endpoint no port but the one that is forwarded to it."""
+        elsewhere = [
+            session
+            for session in self._sessions
+            if session.mapped.inside == inside and session.mapped.outside != outside
+        ]
+        for session in elsewhere:
+            self._forget(session)
+
+    def _close(self, inside: Address) -> None:
+        forwarding = self._forwardings.pop(inside)
+        del self._forwarded[forwarding.outside]
+        self._timers.cancel(inside)
+        if forwarding.outside not in self._by_outside:
+            self._count_port(forwarding.outside, -1)
+
+    def _close_all(self) -> None:
+        for inside in list(self._forwardings):
+            self._close(inside)
+        self.restarts += 1
 
     # Sessions.
 
@@ -253,11 +375,13 @@ class Nat:
         return self.kind.lifetime
 
     def _expire(self, now: Instant) -> None:
-        while (session := self._timers.pop_due(now)) is not None:
-            if session.expires_at <= now:
-                self._forget(session)
+        while (due := self._timers.pop_due(now)) is not None:
+            if isinstance(due, Address):
+                self._close(due)
+            elif due.expires_at <= now:
+                self._forget(due)
             else:
-                self._timers.set(session, session.expires_at)
+                self._timers.set(due, due.expires_at)
 
     def _make_room(self) -> bool:
         if self.kind.when_full is Full.DROP_NEW or not self._sessions:
@@ -277,19 +401,21 @@ class Nat:
         sharing.remove(mapped)
         if not sharing:
             del self._by_outside[mapped.outside]
-            self._count_port(mapped.outside, -1)
+            if mapped.outside not in self._forwarded:
+                self._count_port(mapped.outside, -1)
 
     # Mappings.
 
     def _map(self, inside: Address, key: _Key) -> _Mapped | None:
-        outside = self._allocate(inside)
+        forwarding = self._forwardings.get(inside)
+        outside = forwarding.outside if forwarding else self._allocate(inside, self._outside_host(inside))
         while outside is None and self._make_room():
-            outside = self._allocate(inside)
+            outside = self._allocate(inside, self._outside_host(inside))
         if outside is None:
             return None
         mapped = self._mappings[inside, key] = _Mapped(inside, key, outside)
         sharing = self._by_outside.setdefault(outside, [])
-        if not sharing:
+        if not sharing and forwarding is None:
             self._count_port(outside, 1)
         sharing.append(mapped)
         return mapped
@@ -299,14 +425,14 @@ class Nat:
         if self.kind.translates and self.kind.port_min <= outside.port <= self.kind.port_max:
             self._ports_taken[outside.host] = self._ports_taken.get(outside.host, 0) + change
 
-    def _allocate(self, inside: Address) -> Address | None:
-        """Return a free outside endpoint, or None when there is none."""
+    def _allocate(self, inside: Address, host: str) -> Address | None:
+        """Return a free outside endpoint at one of the outside addresses, or None when there is none."""
         if not self.kind.translates:
             return inside
-        host = self._outside_host(inside)
         preserving = self.kind.allocation is Allocation.PRESERVING
         preserved = Address(host, inside.port)
-        if preserving and (self.kind.collision is Collision.OVERLOAD or preserved not in self._by_outside):
+        overloads = self.kind.collision is Collision.OVERLOAD and preserved not in self._forwarded
+        if preserving and (overloads or not self._is_taken(preserved)):
             return preserved
         low, high = self.kind.port_min, self.kind.port_max
         if preserving and inside.port <= WELL_KNOWN_MAX:
@@ -317,14 +443,17 @@ class Nat:
         for port in self._candidates(host, inside.port, low, high):
             outside = Address(host, port)
             wrong_parity = self.kind.keeps_parity and (port ^ inside.port) & 1
-            if outside not in self._by_outside and not wrong_parity:
+            if not wrong_parity and not self._is_taken(outside):
                 self._last_port[host] = port
                 return outside
         return None
 
+    def _is_taken(self, outside: Address) -> bool:
+        return outside in self._by_outside or outside in self._forwarded
+
     def _outside_host(self, inside: Address) -> str:
-        if self.kind.pooling is Pooling.PAIRED:
-            return self.outside[crc32(inside.host.encode()) % len(self.outside)]
+        if self.kind.pooling is Pooling.PAIRED or not self.outside:
+            return self.paired(inside.host)
         return self._rng.choice(self.outside)
 
     def _candidates(self, host: str, inside_port: int, low: int, high: int) -> Iterator[int]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from teale_proto.errors import PeerError
 from teale_proto.inputs import Address, NodeId
-from teale_proto.secure.identity import static_key_of, verify
+from teale_proto.secure.suite import NOISE, Suite
 from teale_proto.wire.relay import Register, legacy_registration, registration_proof, relay_host_name
 
 CHALLENGE_BYTES: Final = 32
@@ -37,22 +37,22 @@ def refusal_of(host: str) -> str:
     return f"this relay does not go by {shown}: its operator must add that name to the relay's names"
 
 
-def proves_key(node: NodeId, host: str, challenge: bytes, signature: str) -> bool:
+def proves_key(node: NodeId, host: str, challenge: bytes, signature: str, *, suite: Suite = NOISE) -> bool:
     """Return whether hexadecimal `signature` answers `challenge` for a node that dialled `host`."""
-    return verify(node, registration_proof(node, host, challenge), bytes.fromhex(signature))
+    return suite.verify(node, registration_proof(node, host, challenge), bytes.fromhex(signature))
 
 
-def is_signed(register: Register) -> bool:
+def is_signed(register: Register, *, suite: Suite = NOISE) -> bool:
     """Return whether the bare signature of the deployed programs is right; it may still be a replay."""
-    return verify(register.node_id, legacy_registration(register.node_id), bytes.fromhex(register.signature))
+    return suite.verify(register.node_id, legacy_registration(register.node_id), bytes.fromhex(register.signature))
 
 
-def names_own_static_key(register: Register) -> bool:
+def names_own_static_key(register: Register, *, suite: Suite = NOISE) -> bool:
     """Return whether the X25519 key, where one is given, is the one that follows from the node id."""
     if register.wg_public_key is None:
         return True
     try:
-        return bytes.fromhex(register.wg_public_key) == static_key_of(register.node_id)
+        return bytes.fromhex(register.wg_public_key) == suite.static_key_of(register.node_id)
     except PeerError:
         return False
 

@@ -48,7 +48,7 @@ from teale_proto.relay.news import (
     SignalReceived,
 )
 from teale_proto.rng import Rng
-from teale_proto.secure.identity import Identity
+from teale_proto.secure.suite import Keys
 from teale_proto.timers import Timers
 from teale_proto.wire import relay as wire
 from teale_proto.wire.binary import decode_binary, encode_binary, has_handle, is_binary
@@ -121,7 +121,7 @@ class RelayClient:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: Keys,
         *,
         url: str,
         host: str,

@@ -38,6 +38,7 @@ from teale_proto.relay.snapshots import SHOWN_CHARACTERS, Health, Listing, Metri
 from teale_proto.relay.switch import SessionDue, Switch
 from teale_proto.relay.traffic import Excess, Gate, Scope
 from teale_proto.rng import Rng
+from teale_proto.secure.suite import NOISE, Suite
 from teale_proto.timers import Timers
 from teale_proto.wire.binary import decode_binary, is_binary
 from teale_proto.wire.codec import Flavour, Unknown
@@ -97,8 +98,9 @@ class RelayServer:
     `unix_time_at_zero` is the Unix time in microseconds at Instant 0, for the dates on the wire.
     """
 
-    def __init__(self, config: RelayServerConfig, rng: Rng, *, unix_time_at_zero: int) -> None:
+    def __init__(self, config: RelayServerConfig, rng: Rng, *, unix_time_at_zero: int, suite: Suite = NOISE) -> None:
         self._config = config
+        self._suite = suite
         self._rng = rng
         self._unix_time_at_zero = unix_time_at_zero
         self._timers: Timers[RelayTimerKey] = Timers()
@@ -453,7 +455,7 @@ class RelayServer:
 
     def _may_enter_unproved(self, register: Register) -> bool:
         former = self._directory.get(register.node_id)
-        return (former is None or not former.proved) and is_signed(register)
+        return (former is None or not former.proved) and is_signed(register, suite=self._suite)
 
     def _on_proof(self, connection: Connection, proof: RegisterProof, now: Instant, out: Out) -> Complaint | None:
         register, connection.pending = connection.pending, None
@@ -463,15 +465,15 @@ class RelayServer:
         if now - connection.challenged_at > self._config.registration_timeout:
             return Complaint(INVALID_REGISTER, "the challenge has expired", Severity.OFFENCE)
         if proof.node_id != register.node_id or not proves_key(
-            register.node_id, connection.host, connection.challenge, proof.signature
+            register.node_id, connection.host, connection.challenge, proof.signature, suite=self._suite
         ):
             return Complaint(INVALID_REGISTER, "the signature does not prove the key", Severity.DISMISSAL)
         if registration is None:
-            if not names_own_static_key(register):
+            if not names_own_static_key(register, suite=self._suite):
                 return _WRONG_STATIC_KEY
             return self._enter(connection, register, now, out, proved=True)
         # What the node said last counts: it may have registered anew since the challenge.
-        if not names_own_static_key(registration.register):
+        if not names_own_static_key(registration.register, suite=self._suite):
             return _WRONG_STATIC_KEY
         registration.proved = True
         self._acknowledge(registration, out)
@@ -501,7 +503,7 @@ class RelayServer:
     def _update(self, registration: Registration, register: Register, out: Out) -> Complaint | None:
         if register.node_id != registration.node:
             return Complaint(INVALID_REGISTER, "another node is registered on this connection", Severity.OFFENCE)
-        if registration.proved and not names_own_static_key(register):
+        if registration.proved and not names_own_static_key(register, suite=self._suite):
             return _WRONG_STATIC_KEY
         self._directory.update(registration, register)
         self._acknowledge(registration, out)

@@ -25,19 +25,16 @@ finished with a peer that may be absent. The keys are of no use to the relay, so
 proves that the peer is there: **a responder must not act for its peer before the first record came in.**
 """
 
-from enum import Enum
 from hmac import compare_digest
-from typing import Any, Final
-
-from cryptography.exceptions import InvalidTag
-from noise.connection import Keypair, NoiseConnection
-from noise.exceptions import NoiseInvalidMessage, NoiseValueError
+from typing import Final
 
 from teale_proto.errors import LocalError, PeerError
 from teale_proto.inputs import NodeId
 from teale_proto.rng import Rng
-from teale_proto.secure.identity import Identity, Secret, static_key_of
+from teale_proto.secure.identity import Secret
+from teale_proto.secure.raw_noise import Pattern, RawHandshake
 from teale_proto.secure.records import MESSAGE_MAX, REKEY_AFTER, Channel, Cipher
+from teale_proto.secure.suite import NOISE, Keys, Suite
 
 __all__ = ["Channel", "Handshake", "Pattern", "PROTOCOL_VERSION", "RawHandshake"]
 
@@ -56,98 +53,11 @@ _FAST_AES: Final = 1
 _CONFIRMATION: Final = _INTRODUCTION + _KEY_BYTES
 
 
-class Pattern(Enum):
-    """Which handshake is run."""
-
-    XX = "XX"
-    IK = "IK"
-
-    @property
-    def protocol_name(self) -> str:
-        """The full name, as in the Noise specification, section 8."""
-        return f"Noise_{self.value}_25519_ChaChaPoly_BLAKE2s"
-
-
 # How much of the full payload each message of a pattern carries, in bytes.
 _PAYLOAD_SIZES: Final = {
     Pattern.XX: (_GREETING, _INTRODUCTION, _CONFIRMATION),
     Pattern.IK: (_INTRODUCTION, _INTRODUCTION),
 }
-
-
-class RawHandshake(Secret):
-    """A Noise handshake with nothing of ours in it: any prologue, any payloads, keys as they are given.
-
-    This is all that touches the library, whose several exceptions become PeerError here. Ephemeral keys are
-    given, since the core draws no entropy of its own.
-    """
-
-    __slots__ = ("_connection", "_state", "protocol_name")
-
-    def __init__(
-        self,
-        pattern: Pattern,
-        *,
-        initiator: bool,
-        static_private: bytes,
-        ephemeral_private: bytes,
-        prologue: bytes,
-        remote_static: bytes | None = None,
-    ) -> None:
-        self.protocol_name = pattern.protocol_name
-        connection = NoiseConnection.from_name(pattern.protocol_name.encode())
-        if initiator:
-            connection.set_as_initiator()
-        else:
-            connection.set_as_responder()
-        connection.set_prologue(prologue)
-        connection.set_keypair_from_private_bytes(Keypair.STATIC, static_private)
-        if remote_static is not None:
-            connection.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, remote_static)
-        connection.start_handshake()
-        self._connection: Any = connection
-        self._state: Any = connection.noise_protocol.handshake_state
-        # Put in after the start, because the library warns of ephemeral keys that are set before it.
-        self._state.e = connection.noise_protocol.keypair_class.from_private_bytes(ephemeral_private)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last message was written or read."""
-        finished: bool = self._connection.handshake_finished
-        return finished
-
-    @property
-    def remote_static(self) -> bytes:
-        """The static key, 32 bytes, that the other side showed or that it was given in advance."""
-        key: bytes = self._state.rs.public_bytes
-        return key
-
-    @property
-    def handshake_hash(self) -> bytes:
-        """The hash over everything that was said, once finished."""
-        digest: bytes = self._connection.get_handshake_hash()
-        return digest
-
-    def write(self, payload: bytes) -> bytes:
-        """Return the next message."""
-        return bytes(self._connection.write_message(payload))
-
-    def read(self, message: bytes) -> bytes:
-        """Return the payload of the other side's next message; raises PeerError where it is not one."""
-        try:
-            payload = bytes(self._connection.read_message(message))
-            if not self.finished:
-                # The library may meet the ephemeral key of the other side only when it writes. One of low order,
-                # whose shared secret is zero, must be found here, where it can be blamed on the peer.
-                self._state.e.private.exchange(self._state.re.public)
-        except (InvalidTag, NoiseInvalidMessage, NoiseValueError, ValueError):
-            raise PeerError("the handshake failed: other keys, another node or another version") from None
-        return payload
-
-    def split(self) -> tuple[bytes, bytes]:
-        """Return the keys for sending and for receiving, 32 bytes each, once finished."""
-        protocol = self._connection.noise_protocol
-        return protocol.cipher_state_encrypt.k, protocol.cipher_state_decrypt.k
 
 
 class Handshake(Secret):
@@ -167,6 +77,7 @@ class Handshake(Secret):
         "_peer_abilities",
         "_raw",
         "_step",
+        "_suite",
         "_taken",
         "peer",
         "peer_instance",
@@ -179,7 +90,7 @@ class Handshake(Secret):
 
     def __init__(
         self,
-        identity: Identity,
+        identity: Keys,
         pattern: Pattern,
         *,
         initiator: bool,
@@ -188,11 +99,14 @@ class Handshake(Secret):
         instance: bytes,
         rng: Rng,
         fast_aes: bool,
+        suite: Suite,
     ) -> None:
         """Use `xx` or `ik` instead."""
         if len(instance) != INSTANCE_BYTES:
             raise LocalError(f"a start id has {INSTANCE_BYTES} bytes, not {len(instance)}")
-        remote_static = None if expected is None else _static_key_of_another(identity, expected)
+        suite.check(identity)
+        remote_static = None if expected is None else _static_key_of_another(suite, identity, expected)
+        self._suite = suite
         self._identity = identity
         self._pattern = pattern
         self._initiator = initiator
@@ -205,7 +119,7 @@ class Handshake(Secret):
         self._taken = False
         self.peer = None
         self.peer_instance = b""
-        self._raw = RawHandshake(
+        self._raw = suite.handshake(
             pattern,
             initiator=initiator,
             static_private=identity.static_private,
@@ -216,11 +130,19 @@ class Handshake(Secret):
 
     @classmethod
     def xx(
-        cls, identity: Identity, *, initiator: bool, instance: bytes, rng: Rng, fast_aes: bool = False
+        cls,
+        identity: Keys,
+        *,
+        initiator: bool,
+        instance: bytes,
+        rng: Rng,
+        fast_aes: bool = False,
+        suite: Suite = NOISE,
     ) -> "Handshake":
         """Begin a handshake with whoever is on the other side.
 
-        `instance` is our start id, 8 bytes; `fast_aes` says that this machine would rather have AES.
+        `instance` is our start id, 8 bytes; `fast_aes` says that this machine would rather have AES. Raises LocalError
+        for an identity that is not of the suite.
         """
         return cls(
             identity,
@@ -231,12 +153,13 @@ class Handshake(Secret):
             instance=instance,
             rng=rng,
             fast_aes=fast_aes,
+            suite=suite,
         )
 
     @classmethod
     def ik(
         cls,
-        identity: Identity,
+        identity: Keys,
         *,
         initiator: bool,
         peer: NodeId,
@@ -244,12 +167,13 @@ class Handshake(Secret):
         instance: bytes,
         rng: Rng,
         fast_aes: bool = False,
+        suite: Suite = NOISE,
     ) -> "Handshake":
         """Begin a handshake with `peer`, which both sides know from elsewhere.
 
         `context` is whatever else both sides must agree on, such as the id of the relay session. `fast_aes` says that
         this machine would rather have AES. Raises PeerError
-        where `peer` is not a usable id, or is our own.
+        where `peer` is not a usable id, or is our own, and LocalError for an identity that is not of the suite.
         """
         ids = (identity.node_id, peer) if initiator else (peer, identity.node_id)
         return cls(
@@ -262,6 +186,7 @@ class Handshake(Secret):
             instance=instance,
             rng=rng,
             fast_aes=fast_aes,
+            suite=suite,
         )
 
     @property
@@ -313,6 +238,7 @@ class Handshake(Secret):
             cipher=Cipher.AES_256_GCM if both_fast else Cipher.CHACHA20_POLY1305,
             message_max=message_max,
             rekey_after=rekey_after,
+            make_cipher=self._suite.cipher,
         )
 
     def _own_payload(self) -> bytes:
@@ -335,7 +261,7 @@ class Handshake(Secret):
 
     def _authenticate(self, payload: bytes) -> None:
         claimed = NodeId(payload[_GREETING : _GREETING + _KEY_BYTES].hex())
-        static_key = _static_key_of_another(self._identity, claimed)
+        static_key = _static_key_of_another(self._suite, self._identity, claimed)
         if not compare_digest(static_key, self._raw.remote_static):
             raise PeerError("the other side claims a node id that is not its own")
         if self._expected is not None and claimed != self._expected:
@@ -348,9 +274,9 @@ class Handshake(Secret):
         self._peer_abilities = payload[_ABILITIES]
 
 
-def _static_key_of_another(identity: Identity, peer: NodeId) -> bytes:
+def _static_key_of_another(suite: Suite, identity: Keys, peer: NodeId) -> bytes:
     """Return `peer`'s static key; a node that meets itself, under either sign, is refused."""
-    static_key = static_key_of(peer)
+    static_key = suite.static_key_of(peer)
     if static_key == identity.static_public:
         raise PeerError("the other side is this node itself")
     return static_key

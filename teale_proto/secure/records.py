@@ -17,8 +17,9 @@ otherwise, and no key ever serves two ciphers. A nonce is a count under either, 
 is replaced after 2**28 blocks at most, when an attacker's advantage against AES-GCM is still below 2**-70.
 """
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -58,6 +59,16 @@ class Cipher(Enum):
     def nonce(self, count: int) -> bytes:
         """Return a count as a nonce: sections 12.3 and 12.4 have it in opposite orders after 32 zero bits."""
         return bytes(4) + count.to_bytes(8, "big" if self is Cipher.AES_256_GCM else "little")
+
+
+class RecordCipher(Protocol):
+    """One direction of a channel: whatever it seals is TAG_BYTES longer, and opens in that order only."""
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """Return the next transport message."""
+
+    def decrypt(self, ciphertext: bytes | bytearray) -> bytes:
+        """Return what the next transport message says; raises PeerError if it is another."""
 
 
 class CipherState(Secret):
@@ -128,9 +139,10 @@ class Channel(Secret):
         cipher: Cipher = Cipher.CHACHA20_POLY1305,
         message_max: int = MESSAGE_MAX,
         rekey_after: int = REKEY_AFTER,
+        make_cipher: Callable[..., RecordCipher] = CipherState,
     ) -> None:
-        self._sending = CipherState(sending_key, cipher=cipher, rekey_after=rekey_after)
-        self._receiving = CipherState(receiving_key, cipher=cipher, rekey_after=rekey_after)
+        self._sending = make_cipher(sending_key, cipher=cipher, rekey_after=rekey_after)
+        self._receiving = make_cipher(receiving_key, cipher=cipher, rekey_after=rekey_after)
         self._parts: list[bytes | memoryview] = []
         self._size = 0
         self._dead = False

@@ -5,7 +5,7 @@ that record. A new core joins by being listed in CASES.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.net.gateway import Services
 from teale_proto.contract import NEVER, SECOND
 from teale_proto.effects import CloseConnection, Connect, SendData, SendText, StartGeneration
 from teale_proto.errors import LocalError
@@ -34,10 +35,21 @@ from teale_proto.inputs import (
     Started,
     StopRequested,
     Task,
+    Woken,
 )
+from teale_proto.nat.behaviour import DiscoveryStarted
+from teale_proto.nat.datagrams import DatagramReceived
+from teale_proto.nat.port_mapping_values import MappingUnwanted, MappingWanted
 from teale_proto.secure.passcode import Passcode
 from teale_proto.wire.codec import Flavour
 from tests.proto.deployed import DeployedNode, DeployedRelay, OpenSession, Tell
+from tests.proto.nat.journals import (
+    discovery,
+    make_discovery,
+    make_port_mapping,
+    make_stun_server,
+    port_mapping,
+)
 from tests.proto.world import RELAY_URL, AnyCore, Entry, World, chunk, identity, make_node, make_relay
 
 LAN = {"wan_enabled": False}
@@ -125,30 +137,64 @@ def _ask_around(world: World) -> None:
     world.run_for(20 * SECOND)
 
 
+def before_its_time(core: AnyCore, fed: Sequence[Any]) -> Any:
+    """Return what a node may not be told: it takes no request before it has started, and starts once."""
+    return next((event for event in fed if isinstance(event, Started)), ASK)
+
+
+def nothing(core: AnyCore, fed: Sequence[Any]) -> Any:
+    """Return nothing: a server can only be told the wrong time."""
+    return None
+
+
 class Case(NamedTuple):
-    """A core: the world that it was recorded in, its name there, and how to make it anew."""
+    """A core: its record, how to make it anew, and what it may not be told after it was fed something."""
 
-    world: Callable[[], World]
-    name: str
+    record: Callable[[], Sequence[Entry]]
     make: Callable[[], AnyCore]
+    illegal: Callable[[AnyCore, Sequence[Any]], Any] = before_its_time
 
 
-CASES = {
-    "node on a LAN, asking": Case(eventful_lan, "a", lambda: make_node("a", 1, **LAN)),
-    "node on a LAN, answering": Case(eventful_lan, "b", lambda: make_node("b", 2, **LAN)),
-    "node behind a relay, asking": Case(eventful_relay, "a", lambda: make_node("a", 1, **WAN)),
-    "node behind a relay, answering": Case(eventful_relay, "b", lambda: make_node("b", 2, **WAN)),
-    "node on a LAN with a passcode": Case(eventful_doors, "a", lambda: make_node("a", 1, **PASSCODE)),
-    "node with the wrong passcode": Case(eventful_doors, "d", lambda: make_node("d", 4, **WRONG)),
-    "node with a deployed peer": Case(eventful_past, "a", lambda: make_node("a", 1, **LEGACY)),
-    "relay": Case(eventful_relay, RELAY, lambda: make_relay(RELAY)),
+def recorded(world: Callable[[], World], name: str) -> Callable[[], Sequence[Entry]]:
+    return lambda: world().journals[name]
+
+
+NODES = {
+    "node on a LAN, asking": Case(recorded(eventful_lan, "a"), lambda: make_node("a", 1, **LAN)),
+    "node on a LAN, answering": Case(recorded(eventful_lan, "b"), lambda: make_node("b", 2, **LAN)),
+    "node behind a relay, asking": Case(recorded(eventful_relay, "a"), lambda: make_node("a", 1, **WAN)),
+    "node behind a relay, answering": Case(recorded(eventful_relay, "b"), lambda: make_node("b", 2, **WAN)),
+    "node on a LAN with a passcode": Case(recorded(eventful_doors, "a"), lambda: make_node("a", 1, **PASSCODE)),
+    "node with the wrong passcode": Case(recorded(eventful_doors, "d"), lambda: make_node("d", 4, **WRONG)),
+    "node with a deployed peer": Case(recorded(eventful_past, "a"), lambda: make_node("a", 1, **LEGACY)),
 }
+RELAYS = {"relay": Case(recorded(eventful_relay, RELAY), lambda: make_relay(RELAY), nothing)}
+WITH_DATAGRAMS = {
+    "behaviour discovery": Case(
+        lambda: discovery()["client"],
+        make_discovery,
+        lambda core, fed: DiscoveryStarted() if core.deadline != NEVER else None,
+    ),
+    "STUN server": Case(lambda: discovery()["server"], make_stun_server, nothing),
+    **{
+        f"port mapping by {name}": Case(
+            partial(port_mapping, services),
+            make_port_mapping,
+            lambda core, fed: MappingWanted() if core.deadline != NEVER else MappingUnwanted(),
+        )
+        for name, services in (("PCP", Services()), ("NAT-PMP", Services(pcp=False)))
+    },
+}
+CASES = NODES | RELAYS | WITH_DATAGRAMS
+
+OUTSIDE = DataReceived | DatagramReceived | ConnectionClosed | ConnectionAccepted | PingReceived
+"""What may come from a peer."""
 
 every_core = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-def journal(case: Case) -> list[Entry]:
-    entries = case.world().journals[case.name]
+def journal(case: Case) -> Sequence[Entry]:
+    entries = case.record()
     assert len(entries) > 30, "too little has happened to say anything"
     return entries
 
@@ -170,37 +216,47 @@ def test_law_1_time_never_runs_backwards(case: Case) -> None:
 @every_core
 def test_law_2_nothing_that_a_peer_sends_makes_a_core_raise(case: Case) -> None:
     entries = journal(case)
-    received = [(at, event) for at, (_, event, _) in enumerate(entries) if isinstance(event, DataReceived)]
+    received = [
+        (at, event)
+        for at, (_, event, _) in enumerate(entries)
+        if isinstance(event, DataReceived | DatagramReceived) and event.data
+    ]
 
     @settings(max_examples=60, derandomize=True, deadline=None)
     @given(st.sampled_from(received), st.binary(max_size=64), st.integers(0, 2000), st.booleans(), st.booleans())
-    def garbled(where: tuple[int, DataReceived], noise: bytes, cut: int, keeps_the_start: bool, goes_on: bool) -> None:
+    def garbled(where: tuple[int, Any], noise: bytes, cut: int, keeps_the_start: bool, goes_on: bool) -> None:
         index, event = where
+        # A datagram is short, and most of it is worth spoiling.
+        cut = cut % len(event.data) if isinstance(event, DatagramReceived) else cut
         core = case.make()
         replay(core, entries[:index])
         data = event.data[:cut] + noise + (event.data[cut:] if keeps_the_start else b"")
-        core.handle(DataReceived(event.connection, data), entries[index][0])
+        core.handle(msgspec.structs.replace(event, data=data), entries[index][0])
+        if isinstance(event, DatagramReceived):
+            stranger = Address("2001:db8::1", cut)
+            core.handle(msgspec.structs.replace(event, remote=stranger), entries[index][0])
+        last = entries[index][0]
         for now, later, _ in entries[index + 1 : index + 20] if goes_on else ():
-            if isinstance(later, DataReceived | ConnectionClosed | ConnectionAccepted | PingReceived):
+            if isinstance(later, OUTSIDE):
                 core.handle(later, now)
-        core.handle(WAKE, entries[index][0] + 3600 * SECOND)
+                last = now
+        core.handle(WAKE, last + 3600 * SECOND)
 
     garbled()
 
 
 @every_core
 def test_law_2_an_illegal_command_changes_nothing(case: Case) -> None:
-    core, entries = case.make(), journal(case)
-    # A node takes no request before it has started, and starts once; a relay can only be told the wrong time.
-    illegal: Any = ASK
+    core = case.make()
+    fed: list[Any] = []
     last = 0
-    for now, event, effects in entries:
+    for now, event, effects in journal(case):
+        illegal = case.illegal(core, fed)
         with pytest.raises(LocalError):
-            core.handle(*(illegal, last) if case.name != RELAY else (WAKE, last - 1))
+            core.handle(*(WAKE, last - 1) if illegal is None else (illegal, last))
         assert core.handle(event, now) == effects
+        fed.append(event)
         last = now
-        if isinstance(event, Started):
-            illegal = event
 
 
 @every_core
@@ -233,7 +289,7 @@ def test_law_5_payloads_are_bytes_and_never_views(case: Case) -> None:
                 assert not isinstance(value, memoryview | bytearray), effect
 
 
-@every_core
+@pytest.mark.parametrize("case", (NODES | RELAYS).values(), ids=(NODES | RELAYS).keys())
 def test_law_6_an_effect_that_fails_comes_back_as_an_input(case: Case) -> None:
     failures = sum(_failures_survived(case, seed) for seed in range(8))
     assert failures > 8
@@ -271,6 +327,19 @@ def _failure_of(effect: Any, rng: Random, closed: set[int]) -> Any:
     return None
 
 
+@pytest.mark.parametrize("case", WITH_DATAGRAMS.values(), ids=WITH_DATAGRAMS.keys())
+def test_law_6_a_datagram_that_fails_is_lost_and_whoever_hears_nothing_says_so(case: Case) -> None:
+    """No datagram's failure comes back; so a core that was told to ask and hears nothing has to notice by itself."""
+    core = case.make()
+    commands = [event for _, event, _ in journal(case) if not isinstance(event, Woken | DatagramReceived)]
+    effects = [effect for event in commands[:1] for effect in core.handle(event, 0)]
+    for _ in range(100):
+        if core.deadline != NEVER:
+            effects += core.handle(WAKE, core.deadline)
+    reports = [effect for effect in effects if type(effect).__name__.startswith("Report")]
+    assert bool(reports) is bool(commands)
+
+
 @every_core
 def test_law_7_a_replayed_journal_gives_equal_effects(case: Case) -> None:
     core = case.make()
@@ -280,9 +349,9 @@ def test_law_7_a_replayed_journal_gives_equal_effects(case: Case) -> None:
 
 def test_strangers_are_part_of_the_record() -> None:
     """Garbage on a fresh connection, which no journal of a friendly world contains."""
-    for case in CASES.values():
+    for case in (NODES | RELAYS).values():
         core = case.make()
-        if case.name != RELAY:
+        if case in NODES.values():
             core.handle(Started(1), 0)
         for number in range(2, 40, 2):
             core.handle(ConnectionAccepted(number, Address("s", 1), Address("h", 2), "h"), number)

@@ -35,7 +35,7 @@ def living(town: Town, core: Diary) -> None:
     """Have a host drive `core`."""
     host, _ = town.add("alice", "10.0.0.1")
     host.crash(Crash.RESET)
-    host._make_core = lambda rng, now: core
+    host.make_core = lambda rng, now: core
     host.start()
 
 
@@ -135,7 +135,7 @@ def test_each_life_has_a_core_and_entropy_of_its_own() -> None:
         drawn.append((now, rng.next64()))  # type: ignore[attr-defined]  # SplitMix64
         return Diary()
 
-    host._make_core = core
+    host.make_core = core
     for _ in range(2):
         host.crash(Crash.RESET)
         town.engine.run_until(town.engine.now + 5)
@@ -183,7 +183,7 @@ def test_a_journal_replays_on_a_like_core_and_shows_where_another_differs() -> N
 def test_a_host_without_a_network_reaches_nobody() -> None:
     town = Town()
     town.add("alice", "10.0.0.1", obey)
-    del town.hosts["alice"].machine.ports["town"]
+    town.hosts["alice"].machine.ports = ()
     town.order("alice", Connect(1, Address("10.0.0.1", 80)))
     town.engine.run_until(SECOND)
     assert misuses(town) == []

@@ -2,8 +2,9 @@
 
 import pytest
 
-from simulator.net.connection import CONNECT_TIMEOUT, Machine, Traffic
-from simulator.net.link import Link, Queue
+from simulator.net.connection import CONNECT_TIMEOUT, Traffic
+from simulator.net.link import Link, Way
+from simulator.net.machine import Machine
 from simulator.net.network import NetworkError
 from teale_proto.contract import MILLISECOND, SECOND, Instant
 from teale_proto.effects import CloseConnection, Connect, SendData, SendPing, SendText, WebSocketUrl
@@ -239,8 +240,8 @@ def test_a_tap_sees_every_byte_before_it_is_cut() -> None:
     town.order("alice", SendData(1, bytes(5000)))
     town.order("bob", SendData(2, b"thanks"))
     assert seen == [
-        Traffic(SECOND, "alice", "bob", 1, False, bytes(5000)),
-        Traffic(SECOND, "bob", "alice", 1, False, b"thanks"),
+        Traffic(SECOND, "alice", "bob", 1, False, bytes(5000), Address("10.0.0.1", 49_152), BOB, True),
+        Traffic(SECOND, "bob", "alice", 1, False, b"thanks", Address("10.0.0.1", 49_152), BOB, False),
     ]
 
 
@@ -303,11 +304,10 @@ def test_a_link_that_cannot_be_is_refused() -> None:
 
 
 def test_a_queue_rounds_up_to_the_next_microsecond() -> None:
-    queue = Queue(3 * ONE_MEGABYTE_A_SECOND)
-    assert queue.passes_at(0, 1) == 1
-    assert queue.passes_at(0, 3) == 2
-    assert queue.passes_at(100, 3000) == 1100
-    assert Queue(None).passes_at(100, 10**9) == 100
+    way, rate = Way(), 3 * ONE_MEGABYTE_A_SECOND
+    assert way.passes_at(0, 1, rate) == 1
+    assert way.passes_at(0, 3, rate) == 2
+    assert way.passes_at(100, 3000, rate) == 1100
 
 
 def test_one_more_pair_of_hosts_disturbs_no_other() -> None:

@@ -1,0 +1,144 @@
+"""Everything that must hold in any described world, whatever goes wrong in it.
+
+`watch` has a world judged by all the rules that there are; those that depend on what was planned to go wrong are made
+for the description. The rest of this module are the rules about who is who, and about time.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from simulator.answers import AnswersAreHonest, AnswersComeWhole
+from simulator.bounded import NothingGrows
+from simulator.checkers import Checker, Watched
+from simulator.host import HostCrashed, HostStarted
+from simulator.peace import (
+    AllHaveMet,
+    HeartbeatsAreAnswered,
+    Plan,
+    TheHealthyAreKept,
+    grace_after_fault,
+    grace_for_meeting,
+)
+from simulator.spec.world_spec import WorldSpec
+from simulator.trace import Entry
+from simulator.world import World
+from teale_proto.contract import MILLISECOND, NEVER, SECOND, Duration, Instant
+from teale_proto.effects import ReportAttempt, ReportFailed, ReportFinished, ReportPeer
+from teale_proto.inputs import Ask, NodeId, RequestId, Started, Woken
+from teale_proto.liveness import LOST_AFTER
+from teale_proto.node import Node
+
+CLOCK_ERROR: Final = 1000
+"""One part in so many by which a clock may be wrong; descriptions draw up to 400 parts per million."""
+
+LATE_ASK: Final[Duration] = 100 * MILLISECOND
+"""How long after its time a request may end, beside what its clock is wrong."""
+
+LATE_WAKE: Final[Duration] = 10
+"""Microseconds by which a core may be woken late: two clocks agree only up to rounding."""
+
+
+def watch(spec: WorldSpec, world: World) -> None:
+    """Have a world that was built from a settled description watched by every rule; before anything happens."""
+    plan = Plan(spec)
+    people = Identities(world.hosts)
+    grace = grace_after_fault(plan)
+    # Whoever is slow works off what came in long before, and may begin with it long after its end.
+    patience = NEVER if plan.slow else LOST_AFTER * plan.heartbeat + 10 * SECOND
+    for checker in (
+        # First, because the others ask it.
+        people,
+        AnswersAreHonest(people.host_of, patience=patience),
+        AnswersComeWhole(),
+        DeadlinesAreKept(world.hosts, excused=plan.slow),
+        TheHealthyAreKept(plan, people.host_of, grace=grace),
+        HeartbeatsAreAnswered(plan, people.host_of, world.hosts, grace=grace),
+        AllHaveMet(plan, world.hosts, people.node_of, grace=grace_for_meeting(plan)),
+        NothingGrows(world.hosts),
+    ):
+        world.check(checker)
+
+
+class Identities(Checker):
+    """Nodes are reported only under names that somebody in the world has or had, and nobody meets itself."""
+
+    rule = "nobody met a node that there never was, or itself"
+
+    def __init__(self, hosts: Mapping[str, Watched]) -> None:
+        super().__init__()
+        self._hosts = hosts
+        self._host_of: dict[NodeId, str] = {}
+        self.node_of: dict[str, NodeId] = {}
+        """The node that lives on a host now, or did last."""
+
+    def host_of(self, node: NodeId) -> str | None:
+        """Return the host on which a node lives or lived, or None."""
+        return self._host_of.get(node)
+
+    def observe(self, entry: Entry) -> None:
+        """Learn of nodes as they start, and look at whom others speak of."""
+        value = entry.value
+        if isinstance(value, ReportPeer):
+            self._named(entry, value.node)
+        elif isinstance(value, ReportAttempt | ReportFinished):
+            if self._host_of.get(value.server) is None:
+                self.violated(entry.at, entry.host, f"{entry.kind} names {value.server[:8]}, who never was")
+        elif isinstance(value, Started):
+            core = self._hosts[entry.host].core
+            if isinstance(core, Node):
+                self._host_of[core.node_id] = entry.host
+                self.node_of[entry.host] = core.node_id
+
+    def _named(self, entry: Entry, node: NodeId) -> None:
+        host = self._host_of.get(node)
+        if host is None:
+            self.violated(entry.at, entry.host, f"met {node[:8]}, who never was")
+        elif node == self.node_of.get(entry.host):
+            self.violated(entry.at, entry.host, "met itself")
+
+
+class DeadlinesAreKept(Checker):
+    """A core is woken when it asked to be, and a request ends within its time; hosts that are `excused` may be late."""
+
+    rule = "no core was woken late, and every request ended in its time"
+
+    def __init__(self, hosts: Mapping[str, Watched], *, excused: Collection[str]) -> None:
+        super().__init__()
+        self._hosts = hosts
+        self._excused = frozenset(excused)
+        self._due: dict[tuple[str, RequestId], Instant] = {}
+        self._last: dict[str, Instant] = {}
+
+    def observe(self, entry: Entry) -> None:
+        """Follow requests, and compare each wake with the deadline that it is for."""
+        value, host = entry.value, entry.host
+        if type(value) is Woken:
+            self._woken(entry)
+        elif isinstance(value, Ask) and host not in self._excused:
+            allowed = value.timeout + value.timeout // CLOCK_ERROR + LATE_ASK
+            self._due[host, value.request] = entry.at + allowed
+        elif isinstance(value, ReportFinished | ReportFailed):
+            due = self._due.pop((host, value.request), entry.at)
+            if entry.at > due:
+                self.violated(entry.at, host, f"{value.request} ended {entry.at - due} µs later than it may")
+        elif isinstance(value, HostStarted | HostCrashed):
+            for key in [key for key in self._due if key[0] == host]:
+                del self._due[key]
+        self._last[host] = entry.at
+
+    def finish(self, now: Instant) -> None:
+        """Name the requests whose time is over."""
+        for (host, request), due in self._due.items():
+            if now > due:
+                self.violated(now, host, f"{request} should have ended by {due} µs")
+
+    def _woken(self, entry: Entry) -> None:
+        host = self._hosts[entry.host]
+        core = host.core
+        if core is None or entry.host in self._excused:
+            return
+        # A core may ask for an instant that has passed already: then for as soon as possible after its last input.
+        asked_for = max(core.deadline, host.clock.local(self._last.get(entry.host, 0)))
+        late = host.clock.local(entry.at) - asked_for
+        if late > LATE_WAKE:
+            self.violated(entry.at, entry.host, f"was woken {late} µs later than it had asked for")

@@ -1,0 +1,135 @@
+"""One world as a value: who is there, what is asked, what goes wrong, and what must hold.
+
+`settled` makes every draw that a description leaves to chance (faults, requests) before the run, so that the
+settled description is, with the seed, the whole truth about a run: it can be kept in a capsule, compared and cut down.
+"""
+
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from simulator.fidelity import Fidelity
+from simulator.net.regions import WORLD
+from simulator.net.weather import LINES
+from simulator.rng import stream
+from simulator.spec.faults import Fault, RandomFaults, ends_at, hosts_of
+from simulator.spec.load import AskSpec, Models, Requests
+from simulator.spec.population import Population
+from simulator.spec.units import Chance, Count, Positive
+from teale_proto.contract import Value
+
+FORMAT: Final = 1
+"""The version of this form; a file of a later one is refused."""
+
+
+class Planted(Enum):
+    """Bugs that are put in on purpose, to see whether they are found. For tests only."""
+
+    NONE = "none"
+    FORGETS_HEARTBEATS = "forgets heartbeats"
+    """A node forgets one heartbeat in a hundred."""
+    DELIVERS_TWICE = "delivers twice"
+    """A relay delivers one message in a hundred twice."""
+
+
+class RelaySpec(Value, forbid_unknown_fields=True):
+    """A relay; the first one of a world is called `relay-0`."""
+
+    region: str = "europe-west"
+    line: str = "data-centre"
+    connections_per_address_max: Count = 256
+    has_cost: bool = False
+    """Whether its CPU takes time, by the profile of `simulator.relay_cost`; otherwise it is infinitely fast."""
+
+    def __post_init__(self) -> None:
+        if self.region not in WORLD.names:
+            raise ValueError(f"`region`: no {self.region!r}; there are {', '.join(WORLD.names)}")
+        if self.line not in LINES:
+            raise ValueError(f"`line`: no {self.line!r}; there are {', '.join(LINES)}")
+
+
+class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
+    """A world, described."""
+
+    format: Count = FORMAT
+    name: str
+    summary: str = ""
+    lasts: Positive = 120.0
+    """Seconds of virtual time."""
+    fidelity: Fidelity = Fidelity.WIRE
+    relays: tuple[RelaySpec, ...] = (RelaySpec(),)
+    has_stun: bool = False
+    """Whether a STUN server with two addresses is in the world."""
+    populations: tuple[Population, ...] = (Population(),)
+    models: Models = Models()
+    requests: Requests | None = None
+    asks: tuple[AskSpec, ...] = ()
+    """Requests one by one, besides those that `requests` draws."""
+    faults: tuple[Fault, ...] = ()
+    random_faults: RandomFaults | None = None
+    served_at_least: Chance = 0.0
+    """The share of requests that must be answered."""
+    planted: Planted = Planted.NONE
+
+    def __post_init__(self) -> None:
+        if self.format > FORMAT:
+            raise ValueError(f"`format` {self.format} is newer than this program, which reads {FORMAT}")
+        names = [population.name for population in self.populations]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"`populations`: two are called {doubled[0]!r}")
+        for each in self.populations:
+            if each.count and each.relay >= len(self.relays):
+                raise ValueError(f"`populations`: {each.name!r} uses a missing relay, {each.relay}")
+        hosts = {*self.host_names, *self.groups}
+        for fault in self.faults:
+            strange = [host for host in hosts_of(fault) if host not in hosts]
+            if strange:
+                raise ValueError(f"`faults`: there is no host {strange[0]!r}")
+        strange = [ask.node for ask in self.asks if ask.node not in hosts]
+        if strange:
+            raise ValueError(f"`asks`: there is no host {strange[0]!r}")
+
+    @property
+    def relay_names(self) -> tuple[str, ...]:
+        """The names of the relays."""
+        return tuple(f"relay-{number}" for number in range(len(self.relays)))
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """The names of the nodes that are there."""
+        return tuple(each.member(number) for each in self.populations for number in each.numbers)
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """The names of all hosts that faults can name, those that are left out included."""
+        members = (each.member(number) for each in self.populations for number in range(each.count))
+        return (*self.relay_names, *members)
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The members of each population; a partition can name a population for all of them."""
+        return {each.name: tuple(each.member(number) for number in each.numbers) for each in self.populations}
+
+
+def settled(spec: WorldSpec, seed: int) -> WorldSpec:
+    """Return the description with everything drawn that it leaves to chance; settling twice changes nothing."""
+    faults, asks = spec.faults, spec.asks
+    if spec.random_faults is not None:
+        faults += spec.random_faults.draw(stream(seed, "faults", "plan"), spec.node_names, spec.relay_names)
+    if spec.requests is not None and spec.node_names:
+        asks += spec.requests.draw(stream(seed, "requests", "plan"), spec.node_names, spec.models, spec.lasts)
+    return msgspec.structs.replace(spec, faults=faults, asks=asks, random_faults=None, requests=None)
+
+
+def calm_from(spec: WorldSpec) -> float:
+    """Return the second at which the last fault of a settled description is over."""
+    return max((ends_at(fault) for fault in spec.faults), default=0.0)
+
+
+def to_builtins(spec: WorldSpec) -> dict[str, Any]:
+    """Return the description as dicts, lists and scalars, as TOML and JSON hold it; unset parts are left out."""
+    # By way of JSON, whose arrays are lists: a tuple could not be changed in its place.
+    found = msgspec.json.decode(msgspec.json.encode(spec))
+    return {key: value for key, value in found.items() if value is not None}
