@@ -184,7 +184,7 @@ def a_hundred_thousand(run: Run) -> None:
 
 
 def codec(run: Run) -> None:
-    """Measure what passing objects instead of bytes would save: to decode them, for their size has to be known anyway."""
+    """Measure what passing objects instead of bytes would save: to decode them, for their size must be known anyway."""
     nodes, heard = 1_000, 0
 
     def count(_: Entry) -> None:

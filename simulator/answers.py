@@ -58,9 +58,7 @@ class AnswersAreHonest(Checker):
 
     def observe(self, entry: Entry) -> None:
         """Follow requests at their askers and their servers."""
-        step = self._ON.get(type(entry.value))
-        if step is not None:
-            step(self, entry, entry.value)
+        self._ON[type(entry.value)](self, entry, entry.value)
 
     def _asked(self, entry: Entry, ask: Ask) -> None:
         request = self._open[entry.host, ask.request] = _Request(entry.host, ask)
@@ -132,12 +130,14 @@ class AnswersAreHonest(Checker):
         HostStarted: _gone,
         HostStopped: _gone,
     }
+    kinds = tuple(_ON)
 
 
 class AnswersComeWhole(Checker):
     """The words of an answer are numbered: they come in order, none is missing and none comes twice."""
 
     rule = "every answer came in order, without a gap and without a double"
+    kinds = (Ask, ReportChunk, ReportFinished, ReportFailed)
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,12 +15,12 @@ from simulator.checkers import Checker, Watched
 from simulator.trace import Entry
 from teale_proto import asking, contacts, door, link, peers, serving
 from teale_proto.contract import SECOND, Duration, Instant, Value
-from teale_proto.inputs import Ask
+from teale_proto.inputs import Ask, Woken
 from teale_proto.relay import client_sessions, forwarding
 from teale_proto.relay.client_states import RelayClientConfig
 from teale_proto.relay.limits import RelayServerConfig
 
-EVERY: Final[Duration] = 20 * SECOND
+EVERY: Final[Duration] = 40 * SECOND
 """How often each host is visited, of virtual time."""
 
 ITEMS_SEEN: Final = 64
@@ -65,6 +65,7 @@ class NothingGrows(Checker):
     """
 
     rule = "every collection kept within its bound"
+    kinds = (Ask, Woken)
 
     def __init__(self, hosts: Mapping[str, Watched], *, slack: int = 64, per_thing: int = 16) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ that is sealed is merely turned over (every bit of every byte), so that a checke
 channel from what went around it.
 
 Bytes stay bytes at both fidelities. Whoever passed the messages themselves would have to know their sizes, and so to
-encode them, all the same; what is saved is to decode them, about a tenth of what it costs to simulate one
+encode them, all the same; what is saved is to decode them, about a twentieth of what it costs to simulate one
 (`bench/simulator.py` measures it). With bytes, sizes are exact by construction, and nodes and relays run no path that
 real ones do not.
 

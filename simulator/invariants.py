@@ -15,6 +15,7 @@ from simulator.peace import (
     AllHaveMet,
     HeartbeatsAreAnswered,
     Plan,
+    TheDeadAreLetGo,
     TheHealthyAreKept,
     grace_after_fault,
     grace_for_meeting,
@@ -34,6 +35,9 @@ CLOCK_ERROR: Final = 1000
 LATE_ASK: Final[Duration] = 100 * MILLISECOND
 """How long after its time a request may end, beside what its clock is wrong."""
 
+LATE_DEATH: Final[Duration] = 5 * SECOND
+"""How long after a node died what it had sent may still arrive, on lines that lose packets as lines do."""
+
 LATE_WAKE: Final[Duration] = 10
 """Microseconds by which a core may be woken late: two clocks agree only up to rounding."""
 
@@ -45,6 +49,7 @@ def watch(spec: WorldSpec, world: World) -> None:
     grace = grace_after_fault(plan)
     # Whoever is slow works off what came in long before, and may begin with it long after its end.
     patience = NEVER if plan.slow else LOST_AFTER * plan.heartbeat + 10 * SECOND
+    names = {node: name for name, node in world.node_ids.items()}
     for checker in (
         # First, because the others ask it.
         people,
@@ -53,6 +58,7 @@ def watch(spec: WorldSpec, world: World) -> None:
         DeadlinesAreKept(world.hosts, excused=plan.slow),
         TheHealthyAreKept(plan, people.host_of, grace=grace),
         HeartbeatsAreAnswered(plan, people.host_of, world.hosts, grace=grace),
+        TheDeadAreLetGo(plan, names, margin=LATE_DEATH, grace=grace),
         AllHaveMet(plan, world.hosts, people.node_of, grace=grace_for_meeting(plan)),
         NothingGrows(world.hosts),
     ):
@@ -63,6 +69,7 @@ class Identities(Checker):
     """Nodes are reported only under names that somebody in the world has or had, and nobody meets itself."""
 
     rule = "nobody met a node that there never was, or itself"
+    kinds = (ReportPeer, ReportAttempt, ReportFinished, Started)
 
     def __init__(self, hosts: Mapping[str, Watched]) -> None:
         super().__init__()
@@ -101,13 +108,13 @@ class DeadlinesAreKept(Checker):
     """A core is woken when it asked to be, and a request ends within its time; hosts that are `excused` may be late."""
 
     rule = "no core was woken late, and every request ended in its time"
+    kinds = (Woken, Ask, ReportFinished, ReportFailed, HostStarted, HostCrashed)
 
     def __init__(self, hosts: Mapping[str, Watched], *, excused: Collection[str]) -> None:
         super().__init__()
         self._hosts = hosts
         self._excused = frozenset(excused)
         self._due: dict[tuple[str, RequestId], Instant] = {}
-        self._last: dict[str, Instant] = {}
 
     def observe(self, entry: Entry) -> None:
         """Follow requests, and compare each wake with the deadline that it is for."""
@@ -124,7 +131,6 @@ class DeadlinesAreKept(Checker):
         elif isinstance(value, HostStarted | HostCrashed):
             for key in [key for key in self._due if key[0] == host]:
                 del self._due[key]
-        self._last[host] = entry.at
 
     def finish(self, now: Instant) -> None:
         """Name the requests whose time is over."""
@@ -137,8 +143,7 @@ class DeadlinesAreKept(Checker):
         core = host.core
         if core is None or entry.host in self._excused:
             return
-        # A core may ask for an instant that has passed already: then for as soon as possible after its last input.
-        asked_for = max(core.deadline, host.clock.local(self._last.get(entry.host, 0)))
-        late = host.clock.local(entry.at) - asked_for
-        if late > LATE_WAKE:
+        late = host.clock.local(entry.at) - core.deadline
+        # Nothing stands for as soon as possible.
+        if late > LATE_WAKE and core.deadline:
             self.violated(entry.at, entry.host, f"was woken {late} µs later than it had asked for")

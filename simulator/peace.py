@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from simulator.checkers import Checker, Watched
+from simulator.checkers import Checker, LostNodesLeavePools, Watched
 from simulator.host import HostCrashed, HostStarted, HostStopped
 from simulator.spec.faults import (
     BadWeather,
@@ -97,8 +97,11 @@ class Peace:
         for windows in self._windows.values():
             windows.sort()
 
+    kinds: Final = (HostStarted, HostCrashed, HostStopped, StopRequested)
+    """What it wants to hear of."""
+
     def observe(self, entry: Entry) -> None:
-        """Note that a host began to live, or ceased to."""
+        """Note that a host began to live, or ceased to; anything else is let pass."""
         value = entry.value
         if isinstance(value, HostStarted):
             # The first start is long over, as far as traces of faults go, after FIRST_START.
@@ -139,6 +142,7 @@ class TheHealthyAreKept(_AmongHealthy):
     """
 
     rule = "nobody gave up a healthy peer"
+    kinds = (*Peace.kinds, ReportPeer, Woken)
 
     def __init__(self, plan: Plan, host_of: Callable[[NodeId], str | None], *, grace: Duration) -> None:
         super().__init__(plan, host_of, grace=grace)
@@ -175,6 +179,31 @@ class TheHealthyAreKept(_AmongHealthy):
                 self.violated(at, key[0], what)
 
 
+class TheDeadAreLetGo(LostNodesLeavePools):
+    """Whoever died is out of every pool after three heartbeats, wherever nothing has been wrong with the line.
+
+    Through a line that was cut, or a relay that was busy, the words of the dead may arrive at any time.
+    """
+
+    rule = "nobody who was well kept the dead in a pool for longer than three heartbeats"
+    kinds = (*LostNodesLeavePools.kinds, StopRequested)
+
+    def __init__(self, plan: Plan, hosts: dict[NodeId, str], *, margin: Duration, grace: Duration) -> None:
+        super().__init__(hosts, heartbeat=plan.heartbeat, margin=margin)
+        self._plan = plan
+        self._peace = Peace(plan)
+        self._grace_after_fault = grace
+
+    def observe(self, entry: Entry) -> None:
+        """Follow deaths and pools, and faults."""
+        self._peace.observe(entry)
+        super().observe(entry)
+
+    def _is_excused(self, host: str, now: Instant) -> bool:
+        around = (host, self._plan.relays[host])
+        return any(now - self._peace.since(each, now) <= self._grace_after_fault for each in around)
+
+
 class HeartbeatsAreAnswered(_AmongHealthy):
     """A heartbeat is answered before the next one is due, while nothing is wrong.
 
@@ -183,6 +212,7 @@ class HeartbeatsAreAnswered(_AmongHealthy):
     """
 
     rule = "every heartbeat was answered before the next was due"
+    kinds = (*Peace.kinds, Woken)
 
     def __init__(
         self, plan: Plan, host_of: Callable[[NodeId], str | None], hosts: Mapping[str, Watched], *, grace: Duration
@@ -227,6 +257,7 @@ class AllHaveMet(Checker):
     """
 
     rule = "when all was over, all who should had met, and nobody held the dead for living"
+    kinds = (HostStarted, HostCrashed, HostStopped, ReportRelay, ReportPeer)
 
     def __init__(
         self, plan: Plan, hosts: Mapping[str, Watched], nodes: Mapping[str, NodeId], *, grace: Duration

@@ -100,7 +100,7 @@ def weighted(rng: SplitMix64, weights: Mapping[T, float]) -> T:
         if point < 0:
             return key
     # Rounding may leave a rest of the last bit.
-    return next(key for key, weight in reversed(weights.items()) if weight > 0)
+    return [key for key, weight in weights.items() if weight > 0][-1]
 
 
 def normal(rng: SplitMix64) -> float:

@@ -139,8 +139,8 @@ class Workers:
         """Yield what has been done by now; it waits a little where there is nothing yet."""
         if not self._count:
             if self._jobs:
-                job = self._jobs.popleft()
-                yield job, perform(job)
+                first = self._jobs.popleft()
+                yield first, perform(first)
             return
         self._hand_out()
         busy = [worker for worker in self._workers if worker.job is not None]

@@ -241,14 +241,17 @@ class Network:
             for address in port.addresses:
                 port.site.forget(address)
             machine.former += port.addresses
+        powered = all(port.powered for port in machine.ports)
+        for port in machine.ports:
+            # What is still under way to it is for nobody.
             port.powered = False
         machine.ports = ()
         self.attach(machine, site, addresses, link)
-        if not machine.running:
-            return
         for port in machine.ports:
-            self._look_around(port)
-        for record in records[:1]:
+            port.powered = powered
+            if machine.running:
+                self._look_around(port)
+        for record in records[:1] if machine.running else ():
             self.advertise(machine, record)
 
     # Routes.

@@ -13,6 +13,7 @@ import msgspec
 from simulator.backend import ANSWER_MARKER
 from simulator.checkers import Checker, LostNodesLeavePools, NothingInPlain
 from simulator.fidelity import Fidelity
+from simulator.gateways import add_gateway
 from simulator.host import Crash as Death
 from simulator.host import Pace
 from simulator.net.link import Link
@@ -28,7 +29,7 @@ from simulator.spec.population import Churn, Population
 from simulator.spec.units import microseconds
 from simulator.spec.world_spec import RelaySpec, WorldSpec, settled
 from simulator.trace import Entry
-from simulator.world import RELAY_PORT, World
+from simulator.world import World
 from teale_proto.contract import SECOND, Duration, Instant, Value
 from teale_proto.effects import ReportFinished
 from teale_proto.inputs import Ask, ConnectionAccepted, DataReceived, PingReceived, RequestId, Task
@@ -37,6 +38,9 @@ from teale_proto.relay.server import RelayServerConfig
 from teale_proto.wire.relay import Hardware
 
 PROMPT_MARKER: Final = "simulated-prompt-word"
+
+RELAY_PORT: Final = 443
+"""Where public relays are, since it is the one port that leaves every network."""
 
 _HOW: Final = {How.RESET: Death.RESET, How.VANISH: Death.VANISH}
 
@@ -74,7 +78,9 @@ def _add_relay(world: World, spec: WorldSpec, name: str, relay: RelaySpec) -> No
         names=(name,), connections_per_address_max=relay.connections_per_address_max, registrations_max=1 << 20
     )
     pace = _pace_of(OURS) if relay.has_cost else None
-    world.add_relay(name, f"192.0.2.{number + 1}", LINES[relay.line], config, region=relay.region, pace=pace)
+    world.add_relay(
+        name, f"192.0.2.{number + 1}", LINES[relay.line], config, region=relay.region, pace=pace, port=RELAY_PORT
+    )
     world.start(name, at=0)
 
 
@@ -112,7 +118,7 @@ def _populate(world: World, spec: WorldSpec, population: Population) -> None:
             heartbeat=microseconds(population.heartbeat),
             lan_enabled=population.site_size > 1,
             wan_enabled=True,
-            wan_relay_url=f"ws://{spec.relay_names[population.relay]}:{RELAY_PORT}/ws",
+            wan_relay_url=f"wss://{spec.relay_names[population.relay]}:{RELAY_PORT}/ws",
             wan_peers_max=population.peers_max,
             max_concurrent_requests=population.slots,
         )
@@ -131,7 +137,7 @@ def _add_site(world: World, name: str, population: Population) -> Site:
 
 
 def _site_of(world: World, name: str, access: Access, region: str, *, has_lan: bool) -> Site:
-    return world.add_site(
+    site = world.add_site(
         name,
         access.nats,
         LINES[access.line],
@@ -139,6 +145,9 @@ def _site_of(world: World, name: str, access: Access, region: str, *, has_lan: b
         discovery=has_lan,
         only_tcp_443=access.only_tcp_443,
     )
+    if access.offers_port_mapping and access.is_behind_nat and world.fidelity is Fidelity.WIRE:
+        add_gateway(world, site)
+    return site
 
 
 def _models(rng: SplitMix64, population: Population, popularity: dict[str, float]) -> tuple[str, ...]:

@@ -88,8 +88,10 @@ def _lines(axes: Any, results: Results, key: str, factor: float, label: str, *, 
 
 
 def _half(point: Point, key: str) -> float:
-    # On a logarithmic axis nothing can reach down to nought.
     estimate = point.figures[key]
+    if point.runs == 1:
+        return 0.0  # one run says nothing of its spread
+    # On a logarithmic axis nothing can reach down to nought.
     return min(estimate.half, 0.9 * estimate.mean)
 
 

@@ -1,6 +1,7 @@
 """The tables of the study, in Markdown for the documentation and as JSON for programs."""
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -47,8 +48,10 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def agree(event: Estimate, model: Estimate) -> bool:
-    """Whether two estimates are within both intervals together, or within TOLERANCE."""
+    """Whether two estimates are within both intervals together, or within TOLERANCE; a single run has no interval."""
     apart = abs(event.mean - model.mean)
+    if not isfinite(event.half):
+        return apart <= TOLERANCE * abs(model.mean)
     return apart <= (event.half**2 + model.half**2) ** 0.5 or apart <= TOLERANCE * abs(model.mean)
 
 

@@ -1,5 +1,9 @@
 """What can befall hosts and the network, and what each side notices of it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from simulator.clock import Clock
@@ -22,7 +26,8 @@ from teale_proto.inputs import (
     ServiceLost,
     ServiceRecord,
 )
-from teale_proto.node import NodeConfig
+from teale_proto.nat.datagrams import SendDatagram
+from teale_proto.node import Node, NodeConfig
 from tests.simulator.net.city import LINE, City, clear
 from tests.simulator.toys import Diary
 
@@ -63,16 +68,14 @@ def test_a_partition_has_one_direction_and_a_stream_goes_on_after_it() -> None:
     assert server.data == b"onethree"
 
 
-@pytest.mark.parametrize(
-    ("sources", "targets"), [(["home"], ["south"]), (["north"], ["server"]), (["north"], ["south"])]
-)
-def test_sites_and_regions_can_be_cut_off_too(sources: list[str], targets: list[str]) -> None:
+@pytest.mark.parametrize(("source", "target"), [("home", "south"), ("north", "server"), ("north", "south")])
+def test_sites_and_regions_can_be_cut_off_too(source: str, target: str) -> None:
     town = City(regions=SITES)
     town.server("server", SERVER.host, region="south")
     site = town.world.add_site("home", [NAT], LINE, region="north")
     for name in ("alice", "bob"):
         town.home(name, site, ports=(80,))
-    town.world.block(sources, targets, at=0, until=20 * SECOND)
+    town.world.block([source], [target], at=0, until=20 * SECOND)
     town.run(1)
     town.cast("alice", SERVER)
     town.cast("alice", Address(town.world.hosts["bob"].addresses[0], 5000))
@@ -109,9 +112,7 @@ def test_who_is_cut_off_must_exist() -> None:
 
 @pytest.mark.parametrize("rebinds", [False, True])
 @pytest.mark.parametrize("web", [False, True])
-def test_a_stream_through_a_nat_that_forgot_it_is_dead_and_only_its_inside_learns_that(
-    *, rebinds: bool, web: bool
-) -> None:
+def test_of_a_stream_through_a_nat_that_forgot_it_only_the_inside_learns(*, rebinds: bool, web: bool) -> None:
     town, alice, server = pair(web=web)
     old = town.network.sites["home"].outside
     if rebinds:
@@ -139,13 +140,15 @@ def test_the_sessions_of_datagrams_go_with_a_reboot() -> None:
     town.run(SECOND)
     ((_, alice, _),) = town.casts("server")
     town.world.reboot_nat("home", at=3 * SECOND)
-    for expected in (1, 1, 2):
+    for expected in (1, 1):
         town.cast("server", alice, port=80)
         town.run(SECOND)
         assert len(town.casts("alice")) == expected
-        if expected == 1 and town.now > 4 * SECOND:
-            town.cast("alice", SERVER)
-            town.run(SECOND // 2)
+    town.cast("alice", SERVER)
+    town.run(SECOND)
+    town.cast("server", alice, port=80)
+    town.run(SECOND)
+    assert len(town.casts("alice")) == 2
 
 
 def test_a_reboot_takes_the_whole_stack_and_a_rebind_its_outermost_nat() -> None:
@@ -199,8 +202,6 @@ def test_datagrams_from_an_address_that_a_host_has_left_are_lost_and_no_offence(
     site = town.world.add_site("mobile", [NAT], LINE)
     town.world.move("alice", site, at=3 * SECOND, addresses=["10.9.9.9"])
     town.run(2 * SECOND)
-    from teale_proto.nat.datagrams import SendDatagram
-
     town.order("alice", SendDatagram(Address(old, 1), SERVER, b"x"))
     town.cast("alice", SERVER)
     town.run(SECOND)
@@ -280,13 +281,12 @@ def test_what_waits_for_a_connection_that_is_closed_meanwhile_is_dropped() -> No
 
 def test_sending_where_the_end_is_only_on_its_way_through_the_line_of_inputs_is_no_offence() -> None:
     town, _, server = pair()
-    town.order("alice", CloseConnection(1, ""))
     town.world.slow_down("server", SECOND, at=SECOND)
-    town.run(100 * MILLISECOND)
-    town.world.hosts["server"].pace = None
+    town.run(0)
     town.order("server", SendData(2, b"too late"))
+    town.order("alice", CloseConnection(1, ""))
     town.run(10 * SECOND)
-    assert server.of(ConnectionClosed)
+    assert [at for at, _ in server.of(ConnectionClosed)] == [3 * SECOND]
     assert not [entry for entry in town.world.trace.tail if entry.kind == "CoreMisused"]
 
 
@@ -336,23 +336,24 @@ def test_a_core_lives_by_its_own_clock_and_is_woken_by_it() -> None:
     woken: list[Instant] = []
     town.world.trace.subscribe(lambda entry: woken.append(entry.at) if entry.value is WAKE else None)
     town.run(30 * SECOND)
+    # 10 s by a clock that gains 100 µs a second, rounded up to where the clock shows them.
     assert woken == [9_999_001, 19_998_001, 29_997_001]
+    assert [at for at, _ in alarm.heard] == [1_000_000 * SECOND + turn * 10 * SECOND for turn in (1, 2, 3)]
     town.world.drift("alarm", -100, at=town.now)
     town.run(20 * SECOND)
-    assert [at for at, _ in alarm.heard] == sorted(at for at, _ in alarm.heard)
-    assert len(alarm.heard) == 5
-    assert woken[-1] - woken[-2] == 10_001_001 - (woken[-1] - woken[-2] == 10_001_000)
+    # At 30 s it showed 3 ms more; the rest takes 100 µs a second longer than it should.
+    assert woken[3:] == [39_998_000, 49_999_000]
 
 
 def test_a_node_believes_in_the_time_of_its_own_clock() -> None:
     town = City()
-    nodes = {}
+    unix = {}
     for name, clock in {"right": Clock(), "wrong": Clock(reads=77 * SECOND, unix_offset=3600 * SECOND)}.items():
         config = NodeConfig(display_name=name, lan_enabled=False)
         host = town.world.add_node(name, config, site=town.world.add_site(f"{name} home"), clock=clock)
         host.start()
-        nodes[name] = host.core
-    unix = {name: node._unix_time_at_zero for name, node in nodes.items()}
+        assert isinstance(host.core, Node)
+        unix[name] = host.core._unix_time_at_zero
     assert unix["wrong"] - unix["right"] == 3600 * SECOND - 77 * SECOND
 
 
@@ -372,7 +373,7 @@ def test_a_node_comes_back_as_itself_or_as_another_node(*, keeps: bool) -> None:
     town.run(5 * SECOND)
     assert host.lives == 2
     assert (town.world.node_ids["n"] == first) is keeps
-    assert host.core is not None
+    assert isinstance(host.core, Node)
     assert host.core.node_id == town.world.node_ids["n"]
 
 
@@ -383,3 +384,59 @@ def test_what_happens_to_nobody_is_refused_at_once() -> None:
     with pytest.raises(NetworkError, match="no site 'nowhere'"):
         world.reboot_nat("nowhere", at=0)
     assert world.engine.now == 0
+
+
+# Everything at once.
+
+DIGEST = """
+from simulator.host import Crash
+from simulator.net.nat import NatKind
+from simulator.net.regions import WORLD
+from simulator.net.weather import DATA_CENTRE, LTE, BAD_WIFI, UMTS, with_bursts
+from simulator.world import RELAY_PORT, World
+from teale_proto.contract import SECOND
+from teale_proto.node import NodeConfig
+from teale_proto.relay.server import RelayServerConfig
+
+world = World({seed}, regions=WORLD)
+world.add_relay("relay", "192.0.2.1", DATA_CENTRE, RelayServerConfig(names=("relay",)), region="us-east")
+world.add_stun("stun", region="us-west")
+for number in range(6):
+    line = with_bursts(BAD_WIFI if number % 2 else LTE)
+    region = WORLD.names[number]
+    site = world.add_site(f"home {{number}}", [NatKind()] * (number % 3), line, region=region, ipv6=True, discovery=True)
+    for name in (f"node {{number}}", f"other {{number}}"):
+        config = NodeConfig(display_name=name, wan_enabled=True, wan_relay_url=f"ws://relay:{{RELAY_PORT}}/ws")
+        world.add_node(name, config, site=site, models=("m",))
+for name in world.hosts:
+    world.start(name, at=0)
+world.block(["europe-west", "home 3"], ["relay"], at=20 * SECOND, until=30 * SECOND)
+world.reboot_nat("home 2", at=25 * SECOND)
+world.rebind_nat("home 5", at=26 * SECOND)
+world.move("node 4", world.add_site("mobile", [NatKind()], UMTS), at=27 * SECOND)
+world.change_weather("home 1", UMTS, at=28 * SECOND, until=40 * SECOND)
+world.slow_down("relay", 1000, at=29 * SECOND, until=50 * SECOND)
+world.drift("node 0", 200, at=30 * SECOND)
+world.crash("node 1", Crash.VANISH, at=31 * SECOND)
+world.restart("node 1", at=40 * SECOND, keep_identity=False)
+world.run_until(120 * SECOND)
+report = world.report("everything", 0.0)
+assert report.passed, report.checks
+assert world.trace.count > 2000
+print(report.digest)
+"""
+
+
+def digest(seed: int, hash_seed: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", DIGEST.format(seed=seed)],
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout
+
+
+def test_whatever_happens_follows_from_the_seed_and_breaks_no_rule() -> None:
+    assert digest(1, "1") == digest(1, "2") != digest(2, "1")

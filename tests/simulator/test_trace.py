@@ -55,6 +55,27 @@ def test_subscribers_get_every_later_entry() -> None:
     assert seen == [SECOND]
 
 
+def test_a_subscriber_to_some_kinds_hears_of_no_others() -> None:
+    trace, some, all_of_them = Trace(tail=0), list[Entry](), list[Entry]()
+    trace.subscribe(some.append, [SendData])
+    trace.record(1, "alice", WAKE)
+    trace.subscribe(all_of_them.append)
+    for entry in (FIRST, SECOND):
+        trace.record(entry.at, entry.host, entry.value)
+    assert some == [SECOND]
+    assert all_of_them == [FIRST, SECOND]
+
+
+def test_the_digest_does_not_depend_on_when_it_is_asked_for() -> None:
+    asked, not_asked = Trace(), Trace()
+    for at in range(2_000):
+        asked.record(at, "alice", SendData(1, bytes(50)))
+        not_asked.record(at, "alice", SendData(1, bytes(50)))
+        if at % 300 == 0:
+            assert asked.digest == asked.digest
+    assert asked.digest == not_asked.digest
+
+
 def test_a_summary_names_the_fields_and_shortens_payloads() -> None:
     assert SECOND.summary == "connection=1, data=b'data', bulk=False"
     assert (

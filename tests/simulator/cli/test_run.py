@@ -203,6 +203,6 @@ def test_nothing_but_the_result_is_printed_where_stderr_is_no_terminal(tmp_path:
 
 def test_help_of_every_command_says_what_it_is_for() -> None:
     for command in ("run", "grid", "sweep", "fuzz", "replay", "plot", "list"):
-        result = call(command, "-h")
+        result = call(command, "--help")
         assert result.exit_code == 0
         assert "--json" in result.output

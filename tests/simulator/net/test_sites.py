@@ -17,8 +17,10 @@ from teale_proto.inputs import (
     ServiceFound,
     ServiceRecord,
 )
+from teale_proto.nat.datagrams import SendDatagram
 from teale_proto.nat.kinds import Filtering
 from tests.simulator.net.city import LINE, City, clear
+from tests.simulator.toys import Diary
 
 SERVER = Address("192.0.2.1", 80)
 NAT = NatKind()
@@ -33,7 +35,7 @@ def city() -> City:
 
 
 @pytest.mark.parametrize("kinds", [(), (NAT,), (FIREWALL,), (CARRIER, NAT), (CARRIER, NAT, NAT)])
-def test_an_outgoing_stream_crosses_any_stack_and_is_seen_with_the_outermost_address(
+def test_an_outgoing_stream_crosses_any_stack_and_is_seen_with_its_outside_address(
     kinds: tuple[NatKind, ...],
 ) -> None:
     town = city()
@@ -172,8 +174,6 @@ def test_a_host_with_ipv6_is_reached_by_its_own_address_once_it_has_sent() -> No
     assert one != two
 
     def cast(name: str, source: str, target: str) -> None:
-        from teale_proto.nat.datagrams import SendDatagram
-
         town.order(name, SendDatagram(Address(source, 1), Address(target, 1), b"x"))
         town.run(SECOND)
 
@@ -221,7 +221,7 @@ def test_a_site_that_cannot_be_is_refused() -> None:
         world.add_site("inner", [NAT], behind=world.network.sites["home"], region="us-east")
     with pytest.raises(ValueError, match="no region 'atlantis'"):
         world.add_site("island", region="atlantis")
+    world.add_host("alice", lambda rng, now: Diary())
     with pytest.raises(NetworkError, match="a host 'alice' already"):
-        for _ in range(2):
-            world.add_host("alice", lambda rng, now: City().home("x", world.network.internet))
+        world.add_host("alice", lambda rng, now: Diary())
     assert world.network.sites[INTERNET].name == INTERNET

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from simulator.spec.faults import Crash, Partition
+from simulator.spec.load import Requests
 from simulator.spec.reading import SpecError, changed, line_of, read_toml, steps_of
 from simulator.spec.world_spec import WorldSpec, to_builtins
 
@@ -95,9 +96,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_one_knob_is_changed_by_its_path(tmp_path: Path) -> None:
     spec = read_toml(written(tmp_path, TEXT))
     assert changed(spec, "populations[1].count", 7).populations[1].count == 7
-    assert changed(spec, "requests.per_node_hour", 5).requests == msgspec.structs.replace(
-        spec.requests, per_node_hour=5.0
-    )
+    assert changed(spec, "requests.per_node_hour", 5).requests == Requests(per_node_hour=5.0)
     assert changed(spec, "populations[0].churn.session_median", 60).populations[0].churn is not None
     assert spec.populations[1].count == 2
 
