@@ -20,6 +20,12 @@ DISCOVER_SOON: Final[Duration] = 10 * SECOND
 DISCOVER_SOON_TIMES: Final = 3
 """How often the relay is asked after DISCOVER_SOON before it is asked every DISCOVER_EVERY."""
 
+DISCOVERED_MAX: Final = 16
+"""Nodes asked for at once: twice the sessions that a node keeps by default.
+
+Listings are most of what a relay sends to nodes that ask for all that it would list (docs/explanation/relay-scaling.md).
+"""
+
 
 class DiscoverDue(Value):
     """It is time to ask the relay for nodes."""
@@ -56,7 +62,7 @@ class Seeking:
 
     def ask(self, now: Instant, out: Sink[RelayClientEffect]) -> None:
         """Ask for any nodes, and see to it that this is done again."""
-        self._awaits_listing |= self._relay.discover(None, now, out)
+        self._awaits_listing |= self._relay.discover(DiscoverFilter(max_peers=DISCOVERED_MAX), now, out)
         self._asked_times += 1
         interval = DISCOVER_SOON if self._asked_times <= DISCOVER_SOON_TIMES else DISCOVER_EVERY
         self._timers.set(DiscoverDue(), now + interval + int(self._rng.random() * SECOND))
@@ -67,7 +73,8 @@ class Seeking:
             return False
         if asked.listing is None:
             asked.listing = self._listings + 1
-            self._awaits_listing = self._relay.discover(DiscoverFilter(model_id=asked.ask.model), now, out)
+            wanted = DiscoverFilter(model_id=asked.ask.model, max_peers=DISCOVERED_MAX)
+            self._awaits_listing = self._relay.discover(wanted, now, out)
             if not self._awaits_listing:
                 # The relay answers only so many questions; nodes may have come since the last.
                 self._timers.set(DiscoverDue(), max(now + 1, self._relay.discover_at))
