@@ -109,13 +109,14 @@ class _Shrinker:
         """Go through all passes until none of them gains anything."""
         while True:
             before = self.spec
-            self._shorten()
             self._drop_faults()
             self._drop_asks()
             self._drop_nodes()
             self._drop_relays()
             for change in _simplifications(self.spec):
                 self._try(change(self.spec))
+            # Last, because what happens by chance happens in a smaller world too, if it is given more time.
+            self._shorten()
             if self.spec == before:
                 return
 

@@ -123,6 +123,11 @@ class Workers:
         return len(self._jobs) <= self._count
 
     @property
+    def pids(self) -> list[int]:
+        """The processes that there are now."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is being done."""
         return not self._jobs and all(worker.job is None for worker in self._workers)
@@ -142,7 +147,7 @@ class Workers:
                 first = self._jobs.popleft()
                 yield first, perform(first)
             return
-        self._hand_out()
+        self.hand_out()
         busy = [worker for worker in self._workers if worker.job is not None]
         if busy:
             connection.wait([worker.pipe for worker in busy], POLL_SECONDS)
@@ -156,9 +161,10 @@ class Workers:
             if isinstance(result, Died):
                 self._workers.remove(worker)
             yield job, result
-        self._hand_out()
+        self.hand_out()
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
+        """Have as many jobs begun as there may be processes."""
         idle = [worker for worker in self._workers if worker.job is None]
         while self._jobs:
             if not idle:

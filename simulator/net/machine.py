@@ -127,6 +127,13 @@ class Machine:
             end.die(silently=silently)
             self.remove(end)
 
+    def detach(self) -> None:
+        """Leave all its ports; what is still under way to them is for nobody."""
+        for port in self.ports:
+            port.powered = False
+            self.former += port.addresses
+        self.ports = ()
+
     def port_of(self, address: str) -> "HostPort | None":
         """Return the port that has an address."""
         return next((port for port in self.ports if address in port.addresses), None)

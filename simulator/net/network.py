@@ -240,12 +240,8 @@ class Network:
                         self._after(RECORD_TTL, self._lose_unless_near, machine, other)
             for address in port.addresses:
                 port.site.forget(address)
-            machine.former += port.addresses
         powered = all(port.powered for port in machine.ports)
-        for port in machine.ports:
-            # What is still under way to it is for nobody.
-            port.powered = False
-        machine.ports = ()
+        machine.detach()
         self.attach(machine, site, addresses, link)
         for port in machine.ports:
             port.powered = powered

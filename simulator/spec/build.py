@@ -240,7 +240,7 @@ def _break(world: World, spec: WorldSpec, fault: Fault, number: int) -> None:
 def _break_site(world: World, fault: NatReboot | BadWeather | Roam, site: Site, number: int) -> None:
     at = microseconds(fault.at)
     if isinstance(fault, NatReboot):
-        if fault.rebind:
+        if fault.rebind and any(each.outside for each in world.stack(site.name)):
             world.rebind_nat(site.name, at=at)
         else:
             world.reboot_nat(site.name, at=at)

@@ -403,8 +403,10 @@ world.add_relay("relay", "192.0.2.1", DATA_CENTRE, RelayServerConfig(names=("rel
 world.add_stun("stun", region="us-west")
 for number in range(6):
     line = with_bursts(BAD_WIFI if number % 2 else LTE)
-    region = WORLD.names[number]
-    site = world.add_site(f"home {{number}}", [NatKind()] * (number % 3), line, region=region, ipv6=True, discovery=True)
+    kinds = [NatKind()] * (number % 3)
+    site = world.add_site(
+        f"home {{number}}", kinds, line, region=WORLD.names[number], ipv6=True, discovery=True
+    )
     for name in (f"node {{number}}", f"other {{number}}"):
         config = NodeConfig(display_name=name, wan_enabled=True, wan_relay_url=f"ws://relay:{{RELAY_PORT}}/ws")
         world.add_node(name, config, site=site, models=("m",))

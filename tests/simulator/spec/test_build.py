@@ -108,6 +108,11 @@ def test_nodes_come_and_go() -> None:
     assert kinds[HostCrashed] > 0
 
 
+def test_what_has_no_nat_only_restarts() -> None:
+    fault = NatReboot("node-1", 35.0, rebind=True)
+    run(WorldSpec(name="x", lasts=60.0, populations=(HOMES,), faults=(fault, NatReboot("relay-0", 36.0))))
+
+
 @pytest.mark.parametrize(
     "fault",
     [
