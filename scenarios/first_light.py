@@ -12,7 +12,7 @@ import msgspec
 
 from simulator.backend import ANSWER_MARKER, CostModel
 from simulator.checkers import EnoughServed, LostNodesLeavePools, NothingInPlain
-from simulator.host import Crash
+from simulator.events import Crash
 from simulator.net.link import Link
 from simulator.net.network import INTERNET
 from simulator.scenario import Scenario

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from simulator.backend import ANSWER_MARKER
 from simulator.checkers import Checker
-from simulator.host import HostCrashed, HostStarted, HostStopped
+from simulator.events import HostCrashed, HostStarted, HostStopped
 from simulator.trace import Entry
 from teale_proto.contract import Duration, Instant, Value
 from teale_proto.effects import ReportAttempt, ReportChunk, ReportFailed, ReportFinished, StartGeneration

@@ -10,7 +10,8 @@ from enum import Enum
 from typing import ClassVar, Final, Protocol
 
 from simulator.clock import Clock
-from simulator.host import AnyCore, CoreMisused, HostCrashed, HostStarted, HostStopped
+from simulator.events import CoreMisused, HostCrashed, HostStarted, HostStopped
+from simulator.journal import AnyCore
 from simulator.net.connection import Traffic
 from simulator.trace import Entry
 from teale_proto.contract import SECOND, Duration, Instant, Value

@@ -9,13 +9,24 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from simulator.engine import Engine
-from simulator.host import Crash, Host, Pace
+from simulator.events import (
+    ClockDrifted,
+    Crash,
+    HostSlowed,
+    NatRebooted,
+    NatRebound,
+    PartitionBegan,
+    PartitionEnded,
+    WeatherChanged,
+)
+from simulator.host import Host, Pace
 from simulator.net.addresses import AddressBook
 from simulator.net.link import CABLE, Link, Port
 from simulator.net.medium import Block
 from simulator.net.network import Network, NetworkError
 from simulator.net.site import Site
-from teale_proto.contract import Duration, Instant
+from simulator.trace import Trace
+from teale_proto.contract import Duration, Instant, Value
 from teale_proto.inputs import Ask
 
 
@@ -25,9 +36,10 @@ class Happenings:
     Whatever names a host or site that there is not raises NetworkError, at once.
     """
 
-    def __init__(self, engine: Engine, network: Network) -> None:
+    def __init__(self, engine: Engine, network: Network, trace: Trace) -> None:
         self.engine: Final = engine
         self.network: Final = network
+        self.trace: Final = trace
         self.addresses: Final = AddressBook()
         """Where addresses come from that nobody chose."""
         self.hosts: Final[dict[str, Host]] = {}
@@ -58,7 +70,7 @@ class Happenings:
 
     def drift(self, name: str, rate_ppm: int, *, at: Instant) -> None:
         """Have a host's clock run too fast, or too slow, by so many parts per million from `at` on."""
-        self.engine.call_at(at, self._host(name).drift, rate_ppm)
+        self.engine.call_at(at, self._drift, self._host(name), rate_ppm)
 
     def move(self, name: str, site: Site, *, at: Instant, addresses: Sequence[str] = (), cable: Link = CABLE) -> None:
         """Take a host to another site, as from Wi-Fi to a mobile network; addresses are drawn where none are given.
@@ -81,13 +93,13 @@ class Happenings:
             known = name in self.hosts or name in self.network.sites or name in self.network.medium.regions.names
             if not known:
                 raise NetworkError(f"there is no host, site or region {name!r}")
-        self.engine.call_at(at, self.network.block, block)
+        self.engine.call_at(at, self._block, block)
         if until is not None:
-            self.engine.call_at(until, self.network.unblock, block)
+            self.engine.call_at(until, self._unblock, block)
 
     def change_weather(self, name: str, link: Link, *, at: Instant, until: Instant | None = None) -> None:
         """Exchange the link of a site, or of a host, for another one; at `until` the former one is back."""
-        self.engine.call_at(at, self._change_weather, self._port(name), link, until)
+        self.engine.call_at(at, self._change_weather, name, self._port(name), link, until)
 
     def reboot_nat(self, name: str, *, at: Instant) -> None:
         """Have all NATs and firewalls that were made with a site forget everything.
@@ -95,8 +107,7 @@ class Happenings:
         A connection through one of them is dead, though nobody knows: what comes from outside vanishes, and the inside
         end is answered by a reset when it next sends.
         """
-        for site in self.stack(name):
-            self.engine.call_at(at, self.network.reboot_nat, site)
+        self.engine.call_at(at, self._reboot, name, self.stack(name))
 
     def rebind_nat(self, name: str, outside: Sequence[str] = (), *, at: Instant) -> None:
         """Give the outermost NAT that was made with a site other addresses, drawn where none are given.
@@ -106,7 +117,7 @@ class Happenings:
         site = next((site for site in self.stack(name) if site.outside), None)
         if site is None:
             raise NetworkError(f"{name!r} has no NAT that could get other addresses")
-        self.engine.call_at(at, self._rebind, site, tuple(outside))
+        self.engine.call_at(at, self._rebind, name, site, tuple(outside))
 
     def stack(self, name: str) -> tuple[Site, ...]:
         """Return the sites that were made together under a name, the outermost first."""
@@ -121,20 +132,48 @@ class Happenings:
     def _slow_down(self, name: str, each: Duration, until: Instant | None) -> None:
         host = self.hosts[name]
         if until is not None:
-            self.engine.call_at(until, _set_pace, host, host.pace)
+            self.engine.call_at(until, self._speed_up, name, host.pace)
         host.pace = lambda _: each
+        self._record(name, HostSlowed(each))
+
+    def _speed_up(self, name: str, pace: Pace | None) -> None:
+        self.hosts[name].pace = pace
+        self._record(name, HostSlowed(0))
+
+    def _drift(self, host: Host, rate_ppm: int) -> None:
+        host.drift(rate_ppm)
+        self._record(host.name, ClockDrifted(rate_ppm))
 
     def _move(self, host: Host, site: Site, addresses: tuple[str, ...], cable: Link) -> None:
         host.move(site, addresses or self.addresses.of_host(site), cable)
 
-    def _change_weather(self, port: Port, link: Link, until: Instant | None) -> None:
-        if until is not None:
-            self.engine.call_at(until, self.network.set_link, port, port.link)
-        self.network.set_link(port, link)
+    def _block(self, block: Block) -> None:
+        self.network.block(block)
+        self._record("", PartitionBegan(tuple(sorted(block.sources)), tuple(sorted(block.targets))))
 
-    def _rebind(self, site: Site, outside: tuple[str, ...]) -> None:
+    def _unblock(self, block: Block) -> None:
+        self.network.unblock(block)
+        self._record("", PartitionEnded(tuple(sorted(block.sources)), tuple(sorted(block.targets))))
+
+    def _change_weather(self, name: str, port: Port, link: Link, until: Instant | None) -> None:
+        if until is not None:
+            self.engine.call_at(until, self._change_weather, name, port, port.link, None)
+        self.network.set_link(port, link)
+        self._record(name, WeatherChanged(link))
+
+    def _reboot(self, name: str, stack: Sequence[Site]) -> None:
+        for site in stack:
+            self.network.reboot_nat(site)
+        self._record(name, NatRebooted())
+
+    def _rebind(self, name: str, site: Site, outside: tuple[str, ...]) -> None:
         assert site.parent is not None, "a NAT has an outside"
-        self.network.rebind_nat(site, outside or (self.addresses.outside(site.parent),))
+        outside = outside or (self.addresses.outside(site.parent),)
+        self.network.rebind_nat(site, outside)
+        self._record(name, NatRebound(outside))
+
+    def _record(self, name: str, value: Value) -> None:
+        self.trace.record(self.engine.now, name, value)
 
     # Who is meant.
 
@@ -155,10 +194,6 @@ class Happenings:
         if not ports:
             raise NetworkError(f"{name!r} is attached to nothing")
         return ports[0]
-
-
-def _set_pace(host: Host, pace: Pace | None) -> None:
-    host.pace = pace
 
 
 def _if_alive(host: Host, act: Callable[[Host], None]) -> None:

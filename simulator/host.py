@@ -9,12 +9,13 @@ busy. The trace has them when they are served.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from enum import Enum
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from simulator.backend import CostModel, SimulatedBackend
 from simulator.clock import TRUE_CLOCK, Clock
 from simulator.engine import Engine
+from simulator.events import CoreMisused, Crash, HostCrashed, HostMoved, HostStarted, HostStopped
+from simulator.journal import AnyCore, Step
 from simulator.net.connection import EndOfConnection, Kind, State
 from simulator.net.link import Link
 from simulator.net.machine import Machine
@@ -22,7 +23,7 @@ from simulator.net.network import Network
 from simulator.net.site import Site
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
-from teale_proto.contract import NEVER, Core, Duration, Instant, Value
+from teale_proto.contract import NEVER, Duration, Instant, Value
 from teale_proto.effects import (
     Advertise,
     CancelGeneration,
@@ -51,61 +52,11 @@ from teale_proto.inputs import (
 )
 from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 
-AnyCore: TypeAlias = Core[Any, Value]
-"""A node or a relay. What it can be fed differs, and only scenarios, which know which it is, choose inputs."""
-
 CoreFactory: TypeAlias = Callable[[SplitMix64, Instant], AnyCore]
 """Makes the core of one life of a host, from its entropy and the instant, by its own clock, at which that begins."""
 
 Pace: TypeAlias = Callable[[Value], Duration]
 """How long an input keeps a host busy."""
-
-
-class Crash(Enum):
-    """How a host dies."""
-
-    RESET = "reset"
-    """The process is gone: its connections are reset, new ones refused."""
-    VANISH = "vanish"
-    """The power is gone: nobody is told, and nothing is answered."""
-
-
-class HostStarted(Value):
-    """A host began to live, for the `life`-th time."""
-
-    life: int
-
-
-class HostCrashed(Value):
-    """A host died."""
-
-    how: Crash
-
-
-class HostStopped(Value):
-    """A host ended properly."""
-
-
-class HostMoved(Value):
-    """A host is attached elsewhere, under other addresses."""
-
-    site: str
-    addresses: tuple[str, ...]
-
-
-class CoreMisused(Value):
-    """A core broke the contract with its driver."""
-
-    what: str
-
-
-class Step(NamedTuple):
-    """One line of a journal: what a core was fed, and what it answered."""
-
-    now: Instant
-    """By the host's own clock."""
-    event: Value
-    effects: tuple[Value, ...]
 
 
 class CoreError(Exception):
@@ -562,15 +513,3 @@ class Host:
     def _record(self, value: Value) -> None:
         if self._trace is not None:
             self._trace.record(self._engine.now, self.machine.name, value)
-
-
-def replay(steps: Iterable[Step], core: AnyCore) -> list[str]:
-    """Feed a journal to a new core and return how its answers differ; an empty list means law 7 holds."""
-    differences = []
-    for number, step in enumerate(steps):
-        effects = tuple(core.handle(step.event, step.now))
-        if effects != step.effects:
-            differences.append(
-                f"step {number} at {step.now} µs, {type(step.event).__name__}: {effects} != {step.effects}"
-            )
-    return differences

@@ -10,7 +10,7 @@ from typing import Final
 from simulator.answers import AnswersAreHonest, AnswersComeWhole
 from simulator.bounded import NothingGrows
 from simulator.checkers import Checker, Watched
-from simulator.host import HostCrashed, HostStarted
+from simulator.events import HostCrashed, HostStarted
 from simulator.peace import (
     AllHaveMet,
     HeartbeatsAreAnswered,
@@ -55,7 +55,7 @@ def watch(spec: WorldSpec, world: World) -> None:
         people,
         AnswersAreHonest(people.host_of, patience=patience),
         AnswersComeWhole(),
-        DeadlinesAreKept(world.hosts, excused=plan.slow),
+        DeadlinesAreKept(world.hosts, excused=plan.slow | plan.busy),
         TheHealthyAreKept(plan, people.host_of, grace=grace),
         HeartbeatsAreAnswered(plan, people.host_of, world.hosts, grace=grace),
         TheDeadAreLetGo(plan, names, margin=LATE_DEATH, grace=grace),

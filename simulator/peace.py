@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from simulator.checkers import Checker, LostNodesLeavePools, Watched
-from simulator.host import HostCrashed, HostStarted, HostStopped
+from simulator.events import HostCrashed, HostStarted, HostStopped
 from simulator.spec.faults import (
     BadWeather,
     ClockSkew,
@@ -32,6 +32,7 @@ from teale_proto.effects import Path, PeerState, RelayState, ReportPeer, ReportR
 from teale_proto.inputs import NodeId, StopRequested, Woken
 from teale_proto.liveness import LOST_AFTER
 from teale_proto.node import Node
+from teale_proto.seeking import DISCOVERED_MAX
 
 LONG_AGO: Final[Instant] = -(2**62)
 
@@ -63,6 +64,8 @@ class Plan:
         self.sites = {name: (each.name, n // each.site_size) for name, (each, n) in self.populations.items()}
         self.slow = frozenset(fault.host for fault in spec.faults if isinstance(fault, SlowNode))
         """Hosts that are slow at some time. What piles up then takes any time to be worked off."""
+        self.busy = frozenset(name for name, relay in zip(spec.relay_names, spec.relays, strict=True) if relay.has_cost)
+        """Relays whose CPU takes its time: little, but some."""
 
     def site_of(self, host: str) -> list[str]:
         """Return everybody who shares a line with a host, itself included."""
@@ -331,6 +334,10 @@ class AllHaveMet(Checker):
             return
         held = sum(path is Path.RELAY for path in pool.values())
         if held >= plan.populations[name][0].peers_max or now - self._lost.get(name, LONG_AGO) < SEEKING:
+            return
+        neighbours = [other for other in plan.relays if plan.relays[other] == relay]
+        if len(neighbours) > DISCOVERED_MAX:
+            # Each listing names some of them, and whom it is to name is left to chance.
             return
         for other in alive:
             is_wanted = other != name and plan.relays[other] == relay and self._holds_models(other)

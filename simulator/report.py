@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from simulator.checkers import Checker, Violation
-from simulator.host import HostCrashed
+from simulator.events import HostCrashed
 from simulator.trace import Entry
 from teale_proto.contract import MILLISECOND, Duration, Instant, Value
 from teale_proto.effects import (

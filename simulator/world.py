@@ -66,12 +66,10 @@ class World(Happenings):
         engine = Engine()
         if connections is None:
             connections = Connection if fidelity is Fidelity.WIRE else MessageConnection
-        super().__init__(
-            engine, Network(engine, seed=seed, cut_chance=cut_chance, regions=regions, connections=connections)
-        )
+        network = Network(engine, seed=seed, cut_chance=cut_chance, regions=regions, connections=connections)
+        super().__init__(engine, network, Trace() if trace is None else trace)
         self.seed: Final = seed
         self.fidelity: Final = fidelity
-        self.trace: Final = Trace() if trace is None else trace
         self.node_ids: Final[dict[str, NodeId]] = {}
         """The node id of each host that is a node, by the host's name."""
         self._journal = journal

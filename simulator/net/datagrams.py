@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from simulator.engine import Engine
-from simulator.host import AnyCore, Host, HostStarted
+from simulator.events import HostStarted
+from simulator.host import Host
+from simulator.journal import AnyCore
 from simulator.net.link import CABLE, Link
 from simulator.net.nat import NatKind
 from simulator.net.network import Network

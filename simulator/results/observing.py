@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, ClassVar, Final, TypeAlias
 
-from simulator.host import CoreMisused, HostCrashed, HostStarted, HostStopped
+import msgspec
+
+from simulator.events import CoreMisused, HostCrashed, HostStarted, HostStopped
 from simulator.report import ABANDONED
 from simulator.results.model import Dropped, Event, PathRow, RequestRow
 from simulator.results.series import Series
@@ -331,7 +333,16 @@ def _plain(field: object) -> str:
         return str(field.value)
     if isinstance(field, tuple | list):
         return ", ".join(_plain(each) for each in field) or "none"
+    if isinstance(field, Value):
+        return ", ".join(f"{name.replace('_', ' ')} {_plain(each)}" for name, each in _said(field)) or "as usual"
     return str(field)
+
+
+def _said(value: Value) -> Iterator[tuple[str, object]]:
+    """Yield the fields of a value that differ from their defaults."""
+    for field in msgspec.structs.fields(value):
+        if getattr(value, field.name) != field.default:
+            yield field.name, getattr(value, field.name)
 
 
 def _words(name: str) -> list[str]:

@@ -12,9 +12,10 @@ import msgspec
 
 from simulator.backend import ANSWER_MARKER
 from simulator.checkers import Checker, LostNodesLeavePools, NothingInPlain
+from simulator.clock import Clock
+from simulator.events import Crash as Death
 from simulator.fidelity import Fidelity
 from simulator.gateways import add_gateway
-from simulator.host import Crash as Death
 from simulator.host import Pace
 from simulator.net.link import Link
 from simulator.net.site import Site
@@ -23,7 +24,7 @@ from simulator.relay_cost import OURS, RelayProfile
 from simulator.rng import SplitMix64, stream, weighted
 from simulator.scenario import Scenario
 from simulator.spec.access import CELLULAR, Access
-from simulator.spec.faults import BadWeather, ClockSkew, Crash, Fault, How, NatReboot, Partition, Roam, SlowNode
+from simulator.spec.faults import BadWeather, ClockSkew, Crash, Fault, NatReboot, Partition, Roam, SlowNode
 from simulator.spec.load import AskSpec
 from simulator.spec.population import Churn, Population
 from simulator.spec.units import microseconds
@@ -41,8 +42,6 @@ PROMPT_MARKER: Final = "simulated-prompt-word"
 
 RELAY_PORT: Final = 443
 """Where public relays are, since it is the one port that leaves every network."""
-
-_HOW: Final = {How.RESET: Death.RESET, How.VANISH: Death.VANISH}
 
 LAN: Final = Link(latency=100, uplink_bytes_per_second=125_000_000, downlink_bytes_per_second=125_000_000)
 """The cable from a host to its own router: 100 µs and a gigabit each way."""
@@ -110,7 +109,7 @@ def _populate(world: World, spec: WorldSpec, population: Population) -> None:
         if place not in sites:
             sites[place] = _add_site(world, f"{population.name} site {place}", population)
         models = _models(rng, population, popularity)
-        ppm = population.clock_error_ppm * (2 * rng.random() - 1)
+        ppm = round(population.clock_error_ppm * (2 * rng.random() - 1))
         starts = microseconds(population.starts_within * rng.random())
         config = NodeConfig(
             display_name=name,
@@ -122,9 +121,9 @@ def _populate(world: World, spec: WorldSpec, population: Population) -> None:
             wan_peers_max=population.peers_max,
             max_concurrent_requests=population.slots,
         )
-        world.add_node(name, config, site=sites[place], cable=LAN, models=models, cost=population.inference)
-        if ppm:
-            world.drift(name, round(ppm), at=0)
+        world.add_node(
+            name, config, site=sites[place], cable=LAN, models=models, cost=population.inference, clock=Clock(ppm)
+        )
         world.start(name, at=starts)
         if population.churn is not None:
             _Visitor(world, name, population.churn, starts)
@@ -223,7 +222,7 @@ def _break(world: World, spec: WorldSpec, fault: Fault, number: int) -> None:
     elif fault.host not in world.hosts:
         return
     elif isinstance(fault, Crash):
-        world.crash(fault.host, _HOW[fault.how], at=at)
+        world.crash(fault.host, fault.how, at=at)
         if fault.back_after is not None:
             world.restart(fault.host, at=at + microseconds(fault.back_after), keep_identity=fault.keeps_identity)
     elif isinstance(fault, SlowNode):

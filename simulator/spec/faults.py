@@ -4,21 +4,14 @@ Every fault names its host or site and its instants in seconds. What it does is 
 fault finds its host dead already, or its population shrunk, makes it do nothing.
 """
 
-from enum import Enum
 from typing import Final, TypeAlias
 
 import msgspec
 
+from simulator.events import Crash as How
 from simulator.rng import SplitMix64, weighted
 from simulator.spec.units import Chance, Count, Positive, Seconds, Weight
 from teale_proto.contract import Value
-
-
-class How(Enum):
-    """How a host dies; see `simulator.host.Crash`."""
-
-    RESET = "reset"
-    VANISH = "vanish"
 
 
 class Crash(Value, tag_field="kind", tag="crash", forbid_unknown_fields=True):

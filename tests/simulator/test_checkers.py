@@ -15,7 +15,7 @@ from simulator.checkers import (
     NothingInPlain,
     TimeNeverRunsBackwards,
 )
-from simulator.host import CoreMisused, Crash, HostCrashed, HostStarted, HostStopped
+from simulator.events import CoreMisused, Crash, HostCrashed, HostStarted, HostStopped
 from simulator.net.connection import Traffic
 from simulator.trace import Entry
 from teale_proto.contract import SECOND, Instant, Value

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulator.host import Crash
+from simulator.events import Crash
 from simulator.net.connection import CONNECT_TIMEOUT
 from simulator.net.link import Link
 from simulator.net.network import RECORD_TTL

@@ -104,7 +104,7 @@ def test_an_error_in_a_script_reaches_whoever_runs_the_engine() -> None:
         engine.run_until(2)
 
 
-@given(st.lists(st.integers(0, 5000), max_size=60), st.lists(st.integers(0, 5000), max_size=4))
+@given(st.lists(st.integers(0, 60_000), max_size=60), st.lists(st.integers(0, 60_000), max_size=4))
 def test_events_happen_in_the_order_of_a_sorted_list(times: list[int], stops: list[int]) -> None:
     """The calendar against the simplest queue there is; every third event asks for another."""
     engine = Engine()

@@ -7,8 +7,8 @@ import pytest
 
 from simulator.backend import CostModel
 from simulator.checkers import NothingInPlain
+from simulator.events import Crash
 from simulator.fidelity import ID_ENDS_WITH, NAME, UNPROTECTED, Fidelity, UnprotectedIdentity
-from simulator.host import Crash
 from simulator.net.link import Link
 from simulator.net.network import INTERNET
 from simulator.trace import Entry

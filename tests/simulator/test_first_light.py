@@ -10,7 +10,7 @@ import pytest
 from scenarios.first_light import ASKS, HEARTBEAT, LOST, SCENARIO
 from simulator import scenario
 from simulator.checkers import LostNodesLeavePools
-from simulator.host import replay
+from simulator.journal import replay
 from simulator.report import Report
 from simulator.world import World
 

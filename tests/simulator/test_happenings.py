@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from simulator.clock import Clock
-from simulator.host import Crash, HostMoved
+from simulator.events import Crash, HostMoved
 from simulator.net.lane import GIVES_UP_AFTER
 from simulator.net.link import Link
 from simulator.net.nat import NatKind
@@ -389,7 +389,7 @@ def test_what_happens_to_nobody_is_refused_at_once() -> None:
 # Everything at once.
 
 DIGEST = """
-from simulator.host import Crash
+from simulator.events import Crash
 from simulator.net.nat import NatKind
 from simulator.net.regions import WORLD
 from simulator.net.weather import DATA_CENTRE, LTE, BAD_WIFI, UMTS, with_bursts

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from simulator.host import CoreError, CoreMisused, Crash, HostCrashed, HostStarted, HostStopped, replay
+from simulator.events import CoreMisused, Crash, HostCrashed, HostStarted, HostStopped
+from simulator.host import CoreError
+from simulator.journal import replay
 from teale_proto.contract import NEVER, SECOND, Instant, Value
 from teale_proto.effects import CloseConnection, Connect, RelayState, ReportRelay, SendData, SendPing, SendText
 from teale_proto.inputs import WAKE, Address, StopRequested, Woken

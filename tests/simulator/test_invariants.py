@@ -12,13 +12,14 @@ from simulator.backend import ANSWER_MARKER
 from simulator.bounded import EVERY, NothingGrows, collections_of
 from simulator.checkers import Checker
 from simulator.clock import TRUE_CLOCK
-from simulator.host import Crash, HostCrashed, HostStarted
+from simulator.events import Crash, HostCrashed, HostStarted
 from simulator.invariants import LATE_ASK, DeadlinesAreKept, Identities
 from simulator.peace import (
     AllHaveMet,
     HeartbeatsAreAnswered,
     Peace,
     Plan,
+    TheDeadAreLetGo,
     TheHealthyAreKept,
     grace_after_fault,
     grace_for_meeting,
@@ -375,6 +376,28 @@ def test_a_fault_of_a_line_touches_everybody_on_it() -> None:
     assert peace.since("n-1", 60 * SECOND) == 50 * SECOND
     assert peace.since("n-1", 40 * SECOND) < 0
     assert peace.since("n-2", 60 * SECOND) < 0
+
+
+def let_go(*entries: tuple[Instant, str, Value], world: WorldSpec | None = None) -> list[str]:
+    plan = Plan(world or spec())
+    checker = TheDeadAreLetGo(plan, HOSTS, margin=SECOND, grace=grace_after_fault(plan))
+    born = [(0, host, BORN) for host in ("relay-0", "n-0", "n-1")]
+    return violations(checker, *born, *entries)
+
+
+def test_the_dead_are_let_go_by_whoever_is_well() -> None:
+    death = (5 * MINUTE, "n-1", DEAD)
+    late = (5 * MINUTE + 17 * SECOND, "n-0", LOST)
+    assert let_go(death, (5 * MINUTE + 15 * SECOND, "n-0", LOST)) == []
+    assert let_go(death, late) == ["n-0: bbbbbbbb died at 300000000 µs and is lost only now"]
+    bad_line = spec(faults.BadWeather("n-0", 290.0, 310.0, 0.3))
+    assert let_go(death, late, world=bad_line) == []
+    assert let_go((5 * MINUTE - SECOND, "relay-0", HostStarted(2)), death, late) == []
+
+
+def test_a_relay_whose_cpu_takes_time_may_be_a_little_late() -> None:
+    costly = msgspec.structs.replace(spec(), relays=(RelaySpec(), RelaySpec(has_cost=True)))
+    assert Plan(costly).busy == {"relay-1"}
 
 
 def test_a_host_that_was_slow_is_excused_for_good_because_its_backlog_may_last() -> None:

@@ -1,6 +1,7 @@
 """Planted bugs do what they say, to those whom they are for, and nowhere without being asked for."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -57,9 +58,7 @@ def test_forgetful_nodes_send_fewer_heartbeats_and_lose_nobody() -> None:
 
 def test_a_repeating_relay_says_some_messages_twice_and_nodes_do_not() -> None:
     _, messages = sent(Planted.DELIVERS_TWICE)
-    doubled = {
-        host: sum(one == other for one, other in zip(said, said[1:], strict=False)) for host, said in messages.items()
-    }
+    doubled = {host: sum(one == other for one, other in pairwise(said)) for host, said in messages.items()}
     assert doubled.pop("relay-0") >= 1
     assert set(doubled.values()) == {0}
     assert set(Counter(sent(Planted.NONE)[1]["relay-0"]).values()) == {1}

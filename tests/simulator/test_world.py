@@ -4,7 +4,7 @@ import msgspec
 
 from simulator.backend import ANSWER_MARKER, CostModel
 from simulator.checkers import NothingInPlain
-from simulator.host import Crash
+from simulator.events import Crash
 from simulator.net.link import Link
 from simulator.report import Check, Report
 from simulator.world import World

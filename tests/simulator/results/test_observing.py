@@ -1,6 +1,6 @@
 """What is gathered from a trace, entry by entry."""
 
-from simulator.host import Crash, HostCrashed, HostStarted, HostStopped
+from simulator.events import Crash, HostCrashed, HostStarted, HostStopped
 from simulator.results.model import Event, PathRow, SeriesRow
 from simulator.results.observing import Observer
 from simulator.trace import Entry

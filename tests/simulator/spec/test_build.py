@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from simulator import scenario
+from simulator.events import HostCrashed, HostStarted, HostStopped
 from simulator.fidelity import Fidelity
-from simulator.host import HostCrashed, HostStarted, HostStopped
 from simulator.report import Report
 from simulator.spec.access import Mixture
 from simulator.spec.build import build, scenario_of

@@ -9,7 +9,7 @@ PROGRAM = """
 import os
 
 from simulator.scenario import Scenario
-from simulator.host import HostStopped
+from simulator.events import HostStopped
 from teale_proto.contract import SECOND
 
 
