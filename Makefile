@@ -20,10 +20,11 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-# Coverage is of the core by its own tests; all other tests follow, and pytest's closing line comes last.
+# Coverage is of the core by its own tests. What neither opens sockets nor starts programs runs on two cores at once.
 test: $(VENV)/.test lint types check-docs
-	$(BIN)/python -m pytest -q tests/proto --cov=teale_proto --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
-	$(BIN)/python -m pytest -q tests --ignore=tests/proto
+	$(BIN)/python -m pytest -q -n 2 tests/proto --cov=teale_proto --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -q -n 2 tests/simulator
+	$(BIN)/python -m pytest -q tests --ignore=tests/proto --ignore=tests/simulator
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -6,9 +6,9 @@ may be as large as the world gives reason for, and no larger. It visits one host
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Final
 
 from simulator.checkers import Checker, Watched
@@ -20,7 +20,7 @@ from teale_proto.relay import client_sessions, forwarding
 from teale_proto.relay.client_states import RelayClientConfig
 from teale_proto.relay.limits import RelayServerConfig
 
-EVERY: Final[Duration] = 40 * SECOND
+EVERY: Final[Duration] = 60 * SECOND
 """How often each host is visited, of virtual time."""
 
 ITEMS_SEEN: Final = 64
@@ -87,11 +87,6 @@ class NothingGrows(Checker):
             self._next_at = entry.at + EVERY // len(names)
             self._visit(names[self._turn], entry.at)
 
-    def finish(self, now: Instant) -> None:
-        """Visit everybody."""
-        for name in self._hosts:
-            self._visit(name, now)
-
     def _visit(self, name: str, now: Instant) -> None:
         core = self._hosts[name].core
         if core is None:
@@ -112,47 +107,69 @@ def collections_of(core: object) -> Iterator[tuple[str, Collection[Any]]]:
     waiting: deque[tuple[str, Any]] = deque([(type(core).__name__, core)])
     while waiting:
         place, found = waiting.popleft()
-        if isinstance(found, dict | list | set | frozenset | deque | tuple | bytearray):
-            yield place, found
-            inner = [] if isinstance(found, bytearray) else _elements(place, found)
-        else:
+        if _KINDS.get(type(found)) is _Kind.OBJECT or found is core:
             inner = _attributes(found)
+        else:
+            yield place, found
+            inner = _elements(place, found)
         for name, value in inner:
-            if id(value) not in seen and _is_state(value):
-                seen.add(id(value))
-                waiting.append((name, value))
+            kind = _KINDS.get(type(value)) or _kind_of(type(value))
+            if kind is _Kind.NEITHER or id(value) in seen or (kind is _Kind.COLLECTION and not value):
+                continue
+            seen.add(id(value))
+            waiting.append((name, value))
 
 
-def _elements(place: str, found: Collection[Any]) -> list[tuple[str, Any]]:
-    if isinstance(found, set | frozenset):
-        # They hold names and numbers, and their order is no two processes' same.
-        return []
-    values = found.values() if isinstance(found, dict) else found
-    return [(f"{place}[]", value) for value in islice(values, ITEMS_SEEN)]
+class _Kind(Enum):
+    """What objects of a type are to a walk."""
+
+    COLLECTION = "collection"
+    OBJECT = "object"
+    """Has attributes that may hold collections."""
+    NEITHER = "neither"
+    """A value that never changes, or part of the program."""
+
+
+_KINDS: Final[dict[type, _Kind]] = {}
+_SLOTS: Final[dict[type, tuple[tuple[str, str], ...]]] = {}
+"""The slots of each type, and what to call what is found in them."""
+
+
+def _kind_of(kind: type) -> _Kind:
+    if issubclass(kind, dict | list | set | frozenset | deque | tuple | bytearray):
+        found = _Kind.COLLECTION
+    elif (
+        issubclass(kind, int | float | str | bytes | Enum | Value | type)
+        or kind.__module__.split(".", 1)[0] in _FOREIGN
+        or hasattr(kind, "__call__")  # noqa: B004 - of the type, not of an object
+    ):
+        found = _Kind.NEITHER
+    else:
+        found = _Kind.OBJECT
+    _KINDS[kind] = found
+    return found
+
+
+def _elements(place: str, found: Collection[Any]) -> Iterable[tuple[str, Any]]:
+    if isinstance(found, dict):
+        return zip(repeat(f"{place}[]"), islice(found.values(), ITEMS_SEEN), strict=False)
+    if isinstance(found, set | frozenset | bytearray):
+        # They hold names and numbers, and the order of sets is no two processes' same.
+        return ()
+    return zip(repeat(f"{place}[]"), islice(found, ITEMS_SEEN), strict=False)
 
 
 def _attributes(found: object) -> list[tuple[str, Any]]:
     kind = type(found)
-    names = _SLOTS.get(kind)
-    if names is None:
-        slots = [getattr(base, "__slots__", ()) for base in kind.__mro__]
-        each = [(slot,) if isinstance(slot, str) else tuple(slot) for slot in slots]
-        names = _SLOTS[kind] = tuple(name for names in each for name in names if not name.startswith("__"))
-    held = getattr(found, "__dict__", None) or {}
     label = kind.__name__
-    attributes = [(f"{label}.{name}", value) for name, value in held.items()]
-    # A slot may be empty.
-    return attributes + [(f"{label}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
-
-
-_SLOTS: Final[dict[type, tuple[str, ...]]] = {}
-
-
-def _is_state(value: object) -> bool:
-    """Whether something can hold what grows: neither a value that never changes nor part of the program."""
-    if isinstance(value, dict | list | set | frozenset | deque | tuple | bytearray):
-        return bool(value)
-    if value is None or isinstance(value, int | float | str | bytes | Enum | Value | type):
-        return False
-    module = type(value).__module__.split(".", 1)[0]
-    return module not in _FOREIGN and not callable(value)
+    slots = _SLOTS.get(kind)
+    if slots is None:
+        named = [getattr(base, "__slots__", ()) for base in kind.__mro__]
+        each = [(names,) if isinstance(names, str) else tuple(names) for names in named]
+        names = (name for names in each for name in names if not name.startswith("__"))
+        slots = _SLOTS[kind] = tuple((name, f"{label}.{name}") for name in names)
+    attributes = [(place, getattr(found, name, None)) for name, place in slots]
+    held: dict[str, Any] | None = getattr(found, "__dict__", None)
+    if held:
+        attributes += [(f"{label}.{name}", value) for name, value in held.items()]
+    return attributes

@@ -120,13 +120,13 @@ def wire_bytes(size_bytes: Any) -> Any:
     return framed + segments * PACKET_OVERHEAD_BYTES
 
 
-_BENCH: Final = (
-    "docs/reference/benchmarks.md, 2026-11-21, 2 cores of Intel Xeon; wake, discover, registration and ping: "
-)
+_BENCH: Final = "2026-11-21, 2 cores of an Intel Xeon; forward: docs/reference/benchmarks.md; "
 
 OURS: Final = RelayProfile(
     name="teale-relay",
-    source=_BENCH + "docs/explanation/relay-cost.md",
+    source=_BENCH
+    + "wake, discover, registration, ping and memory of a connection: docs/explanation/relay-cost.md; "
+    + "notice, kernel_kib and base_mib: assumptions",
     # 2.1 µs at 117 bytes and 14.1 µs at 16 401: binary messages of 100 bytes and 16 KiB.
     forward=Work(2.0, 0.737),
     wake_us=35.0,
@@ -146,7 +146,9 @@ OURS_JSON: Final = msgspec.structs.replace(
 )
 BUN: Final = RelayProfile(
     name="Bun, as deployed",
-    source=_BENCH + "docs/explanation/relay-cost.md; what a broadcast costs is an assumption",
+    source=_BENCH
+    + "wake: docs/explanation/relay-cost.md; discover: making one listing into JSON, by itself, without a relay; "
+    + "notice (a broadcast), registration, ping, connection_kib, kernel_kib and base_mib: assumptions",
     # 5.26 µs at 386 bytes and 26.6 µs at 22 098: JSON parsed and written again.
     forward=Work(4.9, 0.983),
     wake_us=5.0,

@@ -11,12 +11,13 @@ import numpy as np
 
 from simulator.study.parameters import Parameters
 from simulator.study.reach import Paths, connects, relayed_share, shares
+from teale_proto.seeking import DISCOVERED_MAX
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float64]]
 
-LISTED_MAX: Final = 50
-"""What a relay tells of those that hold a model, at most."""
+LISTED_MAX: Final = DISCOVERED_MAX
+"""Of how many that hold a model a node is told, at most."""
 
 ONLINE: Final = 5.5e9
 HOUSEHOLD: Final = 2.5
@@ -53,18 +54,22 @@ CALIBRATION: Final = (
 def choice(parameters: Parameters, paths: Paths, nodes: "Array") -> "Array":
     """Return the share of requests relayed, by number of nodes, when each takes a holder that it reaches directly.
 
-    The holders of a model that is asked for are a Poisson number; requests for models that nobody holds do not count.
+    The holders of a model that is asked for are a Poisson number, of whom the relay names LISTED_MAX at most; requests
+    for models that nobody holds do not count.
     """
     weights = np.array(shares(parameters.mixtures, paths))
     reachable = connects(paths) @ weights
     popularity = np.arange(1, parameters.models + 1, dtype=float) ** -parameters.zipf
     popularity /= popularity.sum()
-    mean = np.minimum(LISTED_MAX, np.multiply.outer(nodes, parameters.holders * popularity))
-    found = -np.expm1(-mean)
+    mean = np.multiply.outer(nodes, parameters.holders * popularity)
+    exactly = np.exp(-mean)
+    found = remaining = -np.expm1(-mean)
     none_direct = np.zeros_like(mean)
-    for weight, chance in zip(weights, reachable, strict=True):
-        # E[(1 - d)^K and K >= 1] of a Poisson K: a difference of two exponentials.
-        none_direct += weight * (np.exp(-mean * chance) - np.exp(-mean))
+    for holders in range(1, LISTED_MAX):
+        exactly = exactly * mean / holders
+        none_direct += exactly * (weights @ (1 - reachable) ** holders)
+        remaining = remaining - exactly
+    none_direct += np.maximum(0.0, remaining) * (weights @ (1 - reachable) ** LISTED_MAX)
     result: Array = (none_direct * popularity).sum(axis=-1) / (found * popularity).sum(axis=-1)
     return result
 

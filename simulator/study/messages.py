@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from teale_proto.inputs import NodeId
 from teale_proto.wire.binary import encode_binary
-from teale_proto.wire.cluster import CLUSTER_CODEC, Heartbeat
+from teale_proto.wire.cluster import CLUSTER_CODEC, Heartbeat, HeartbeatAck
 from teale_proto.wire.codec import Flavour
 from teale_proto.wire.relay import (
     RELAY_CODEC,
@@ -48,6 +48,7 @@ GREETING_BYTES: Final = 300
 
 _NODE: Final = NodeId("0" * 64)
 _SESSION: Final = "0" * 32
+_KEY: Final = "0" * 64
 _SIGNATURE: Final = "0" * 128
 _HARDWARE: Final = Hardware("m2", "Apple M2 Pro", 32.0, 19, 200.0, 2)
 
@@ -65,15 +66,27 @@ def capabilities(model: int | None) -> Capabilities:
 
 
 def register(node: NodeId, model: int | None, *, binary: bool) -> Register:
-    """Return a node's registration; its old signature, which ours does not read, is noughts."""
-    return Register(node, node, f"node-{node[:8]}", capabilities(model), _SIGNATURE, binary=binary)
+    """Return a node's registration; its key, and its old signature, which ours does not read, are noughts."""
+    return Register(node, node, f"node-{node[:8]}", capabilities(model), _SIGNATURE, _KEY, binary)
 
 
-@lru_cache(maxsize=64)
-def heartbeat_bytes() -> int:
-    """Return the size of a sealed heartbeat."""
-    beat = Heartbeat(_NODE, 790_000_000.123456, loaded_models=(model_name(0),), ewma_tokens_per_second=41.7)
-    return len(CLUSTER_CODEC.encode(beat)) + SEAL_BYTES
+@lru_cache(maxsize=2)
+def heartbeat_bytes(*, holds_model: bool) -> int:
+    """Return the size of a sealed heartbeat of a node that serves a model, or none; the answer to one is like it."""
+    models = (model_name(0),) if holds_model else ()
+    speed = 41.7 if holds_model else 0.0
+    beats = [
+        kind(_NODE, 790_000_000.123456, loaded_models=models, ewma_tokens_per_second=speed)
+        for kind in (Heartbeat, HeartbeatAck)
+    ]
+    return round(sum(len(CLUSTER_CODEC.encode(beat)) for beat in beats) / len(beats)) + SEAL_BYTES
+
+
+def question(asks_for: int | None, model: int | None = None) -> DiscoverFilter | None:
+    """Return what a node's `discover` asks for, which may be nothing in particular."""
+    if asks_for is None and model is None:
+        return None
+    return DiscoverFilter(model_id=None if model is None else model_name(model), max_peers=asks_for)
 
 
 def request_bytes(words: int) -> int:
@@ -139,19 +152,24 @@ class Sizes(NamedTuple):
     session: int
     """`relayOpen`, `relayReady` and `relayClose`, which differ by a byte or two: their mean."""
     heartbeat: int
+    """Of a node that serves a model."""
+    heartbeat_bare: int
+    """Of one that serves none."""
     chunk: int
     data_head: int
 
 
-@lru_cache(maxsize=2)
-def sizes(*, binary: bool) -> Sizes:
-    """Return the sizes; `binary` is our dialect, otherwise it is the deployed one."""
+@lru_cache(maxsize=8)
+def sizes(*, binary: bool, asks_for: int | None) -> Sizes:
+    """Return the sizes; `binary` is our dialect, otherwise it is the deployed one. `asks_for` is that of the design."""
     flavour = Flavour.DOCUMENTED if binary else Flavour.DEPLOYED
 
     def size(message: object) -> int:
         return len(RELAY_CODEC.encode(message, flavour))  # type: ignore[arg-type]  # every caller is below
 
-    entry, bare = (PeerListing(_NODE, _NODE, "node-01234567", capabilities(m), 790_000_000.123456) for m in (0, None))
+    entry, bare = (
+        PeerListing(_NODE, _NODE, "node-01234567", capabilities(model), 790_000_000.123456, _KEY) for model in (0, None)
+    )
     (offer, candidate, *_), _ = attempt(_NODE, _NODE, _SESSION, 1)
     ends = (RelayOpen(_NODE, _NODE, _SESSION), RelayReady(_NODE, _NODE, _SESSION), RelayClose(_NODE, _NODE, _SESSION))
     empty = size(DiscoverResponse(()))
@@ -160,8 +178,8 @@ def sizes(*, binary: bool) -> Sizes:
         challenge=size(RegisterChallenge("0" * 64)) if binary else 0,
         proof=size(RegisterProof(_NODE, _SIGNATURE)) if binary else 0,
         ack=size(RegisterAck(_NODE, 790_000_000.123456, 300, binary)),
-        discover=size(Discover(_NODE)),
-        discover_for=size(Discover(_NODE, DiscoverFilter(model_id=model_name(0)))),
+        discover=size(Discover(_NODE, question(asks_for))),
+        discover_for=size(Discover(_NODE, question(asks_for, 0))),
         listing=empty,
         entry=size(DiscoverResponse((entry, entry))) - size(DiscoverResponse((entry,))),
         entry_bare=size(DiscoverResponse((bare, bare))) - size(DiscoverResponse((bare,))),
@@ -169,7 +187,8 @@ def sizes(*, binary: bool) -> Sizes:
         offer=size(offer),
         candidate=size(candidate),
         session=round(sum(map(size, ends)) / len(ends)),
-        heartbeat=data_bytes(heartbeat_bytes(), binary=binary),
+        heartbeat=data_bytes(heartbeat_bytes(holds_model=True), binary=binary),
+        heartbeat_bare=data_bytes(heartbeat_bytes(holds_model=False), binary=binary),
         chunk=data_bytes(chunk_bytes(), binary=binary),
         data_head=_data_head(binary=binary),
     )

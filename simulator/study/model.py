@@ -7,8 +7,8 @@ the same. What grows with the square of the population (full lists, broadcasts) 
 
 Steady state: a node that goes is followed by a new one. A node opens `peers_held` connections when it comes; one
 without a model opens a new one for each that it loses, one that holds a model is sought by enough others not to have
-to. The age of a node and the time that its partner stays have the same distribution, so that half of what a holder
-opened survives.
+to. The age of a node and the time that its partner stays have the same distribution, so that half of what a node
+opened when it came survives.
 """
 
 from math import exp
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 BATCHES: Final = 20
-BATCH_NODES: Final = 500_000
+BATCH_NODES: Final = 200_000
 WINDOW_SECONDS: Final = 3600.0
 
 
@@ -95,7 +95,7 @@ class _Batch:
         self.drawn = drawn
         self.rng = rng
         self.ledger = Ledger()
-        self.sizes: Sizes = sizes(binary=design.binary)
+        self.sizes: Sizes = sizes(binary=design.binary, asks_for=design.asks_for)
         self.chances = connects(design.paths)
         self.reach = self._choose(np.array(shares(parameters.mixtures, design.paths)), drawn)
         holders = np.flatnonzero(rng.random(drawn) < parameters.holders)
@@ -121,23 +121,39 @@ class _Batch:
     # Connections that nodes keep.
 
     def _keep_connections(self) -> _Ends:
-        held = min(self.parameters.peers_held, max(0, len(self.holder_reach) - 1))
-        opened = np.where(self.holds, self.rng.binomial(held, 0.5, self.drawn), held)
+        held, rng = self._held(), self.rng
+        surviving = rng.binomial(held, 0.5, self.drawn)
+        opened = np.where(self.holds, surviving, held)
         if self.design.prefers_direct and held:
-            # Nobody seeks a holder that can be reached by nobody, so that it goes on seeking others.
-            opened = np.where(self.reachable[self.reach] == 0, held, opened)
-            listed = self.design.listed(self.nodes - 1)
-            found = self.rng.binomial(round(listed * self.parameters.holders), self.reachable[self.reach])
-            relayed = int(np.maximum(0, opened - found).sum())
+            # Of what a newcomer is told it needs nearly all; what takes the place of those that went was chosen.
+            best, chosen = self._relayed_by_choice(self.reachable[self.reach])
+            through = rng.binomial(surviving, best) + rng.binomial(opened - surviving, chosen)
         elif held:
-            near = np.repeat(self.reach, opened)
-            far = self.holder_reach[self.rng.integers(0, len(self.holder_reach), len(near))]
-            relayed = int((self.rng.random(len(near)) >= self.chances[near, far]).sum())
+            near = np.repeat(np.arange(self.drawn), opened)
+            far = self.holder_reach[rng.integers(0, len(self.holder_reach), len(near))]
+            is_relayed = rng.random(len(near)) >= self.chances[self.reach[near], far]
+            through = np.bincount(near[is_relayed], minlength=self.drawn)
         else:
-            relayed = 0
-        beats = relayed * self.parameters.beats_per_second * WINDOW_SECONDS
-        self._forwarded(Purpose.HEARTBEAT, beats, self.sizes.heartbeat)
+            through = np.zeros(self.drawn, dtype=int)
+        relayed, by_holders = int(through.sum()), int(through[self.holds].sum())
+        # The far side holds a model, and each side sends as many as the other.
+        beats = self.parameters.beats_per_second * WINDOW_SECONDS / 2
+        self._forwarded(Purpose.HEARTBEAT, beats * (relayed + by_holders), self.sizes.heartbeat)
+        self._forwarded(Purpose.HEARTBEAT, beats * (relayed - by_holders), self.sizes.heartbeat_bare)
         return _Ends(int(opened.sum()), relayed)
+
+    def _held(self) -> int:
+        """Return how many connections a node keeps, for which there must be enough others."""
+        return min(self.parameters.peers_held, max(0, len(self.holder_reach) - 1))
+
+    def _relayed_by_choice(self, reachable: "Array") -> tuple["Array", "Array"]:
+        """Return the chance that a connection is relayed: of those opened on coming, and of those opened one by one.
+
+        Both take the best of one listing; `reachable` is the chance of a direct path to a holder drawn at random.
+        """
+        fit, held = round(self.design.listed(self.nodes - 1) * self.parameters.holders), max(1, self._held())
+        best = np.maximum(0, held - self.rng.binomial(fit, reachable)) / held
+        return best, (1 - reachable) ** fit
 
     def _come_and_go(self, kept: _Ends) -> None:
         size, ledger, profile = self.sizes, self.ledger, self.design.profile
@@ -184,7 +200,8 @@ class _Batch:
         )
         self.ledger.charge(Purpose.PING, pings * profile.ping_us)
         listed = self.design.listed(self.nodes - 1)
-        questions = self.drawn * WINDOW_SECONDS / parameters.discover_every
+        comings = self.drawn * WINDOW_SECONDS / mean_session(parameters)
+        questions = self.drawn * WINDOW_SECONDS / parameters.discover_every + comings * parameters.soon_extra
         holding = self.sizes.entry * parameters.holders + self.sizes.entry_bare * (1 - parameters.holders)
         self._discovered(questions, self.sizes.discover, np.full(1, listed), holding)
 
@@ -212,13 +229,11 @@ class _Batch:
         elsewhere = self.model[asker] != model
         asker, model = asker[elsewhere], model[elsewhere]
         reach = self.reach[asker]
-        held = min(parameters.peers_held, max(0, len(self.holder_reach) - 1))
         holds_it = self.popularity[model]
-        at_hand = rng.binomial(held, holds_it)
+        at_hand = rng.binomial(self._held(), holds_it)
         others = rng.binomial(self.nodes - 1, parameters.holders * holds_it)
         served, direct, asks_relay = self._choices(reach, at_hand, others)
-        limit = self.design.peers_max or self.nodes
-        listed = np.minimum(others[asks_relay], limit)
+        listed = np.minimum(others[asks_relay], self.design.listed(self.nodes))
         self._discovered(float(len(listed)), self.sizes.discover_for, listed, self.sizes.entry)
         made = self._for_requests(reach[asks_relay], listed, direct[asks_relay])
         self._open(float(made.all), float(made.relayed))
@@ -230,12 +245,10 @@ class _Batch:
         if not self.design.prefers_direct:
             asks_relay = at_hand == 0
             return (at_hand > 0) | (others > 0), rng.random(len(reach)) < reachable, asks_relay
-        # Connections that are kept are direct wherever they can be.
-        listed = round(self.design.listed(self.nodes - 1) * self.parameters.holders)
-        kept_direct = 1 - (1 - reachable) ** max(1, listed // max(1, self.parameters.peers_held))
-        direct = (at_hand > 0) & (rng.random(len(reach)) < kept_direct)
+        best, chosen = self._relayed_by_choice(reachable)
+        direct = (at_hand > 0) & (rng.random(len(reach)) >= (best + chosen) / 2)
         asks_relay = ~direct
-        candidates = np.minimum(others, self.design.peers_max or self.nodes)
+        candidates = np.minimum(others, self.design.listed(self.nodes))
         direct |= asks_relay & (rng.random(len(reach)) < 1 - (1 - reachable) ** candidates)
         return (at_hand > 0) | (others > 0), direct, asks_relay
 

@@ -7,10 +7,18 @@ from msgspec import Meta, field
 from simulator.relay_cost import BUN, OURS, Prices, RelayProfile
 from simulator.spec.units import Chance, Count, Positive, Seconds
 from simulator.study.reach import Paths
-from teale_proto.contract import Value
+from teale_proto.contract import SECOND, Value
+from teale_proto.node import OPENINGS_MAX
+from teale_proto.seeking import DISCOVER_EVERY, DISCOVER_SOON, DISCOVER_SOON_TIMES, DISCOVERED_MAX
 
-OPENED_FOR_A_REQUEST: Final = 2
-"""Connections opened at once on behalf of a request: `teale_proto.node.OPENINGS_MAX`."""
+OPENED_FOR_A_REQUEST: Final = OPENINGS_MAX
+"""Connections opened at once on behalf of a request."""
+
+JITTER_SECONDS: Final = 0.5
+"""What the jitter of `teale_proto.seeking` adds to its intervals, on average."""
+SOON_SECONDS: Final = DISCOVER_SOON / SECOND + JITTER_SECONDS
+SOON_TIMES: Final = DISCOVER_SOON_TIMES
+"""How often a node that has just come asks again after so short a time."""
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
@@ -49,12 +57,17 @@ class Parameters(Value, forbid_unknown_fields=True):
     """Sessions that a node keeps with nodes that hold models: `NodeConfig.wan_peers_max`."""
     heartbeat: Positive = 15.0
     """Seconds; each side sends one and answers the other's: `teale_proto.liveness`."""
-    discover_every: Positive = 30.5
+    discover_every: Positive = DISCOVER_EVERY / SECOND + JITTER_SECONDS
     """Seconds: `teale_proto.seeking`, with its jitter."""
     ping_every: Positive = 25.0
     """Seconds: `RelayClientConfig.ping_interval`."""
     candidates: AtLeastOne = 3
     """`iceCandidate` messages that each side sends for an attempt at a direct path. Assumption."""
+
+    @property
+    def soon_extra(self) -> float:
+        """Questions that a node asks besides the regular ones because it asks more often when it has just come."""
+        return SOON_TIMES * max(0.0, 1 - SOON_SECONDS / self.discover_every)
 
     @property
     def beats_per_second(self) -> float:
@@ -70,8 +83,8 @@ class Design(Value, forbid_unknown_fields=True):
     paths: Paths
     peers_max: Count | None = 50
     """Entries in one answer to `discover`; None is everybody."""
-    asks_for: Count | None = None
-    """How many nodes a node asks for in its regular `discover`; None is as many as the relay gives."""
+    asks_for: Count | None = DISCOVERED_MAX
+    """How many nodes a node asks for in each `discover`; None is as many as the relay gives."""
     broadcasts: bool = False
     """Whether everybody is told who comes and goes."""
     binary: bool = True
@@ -80,11 +93,11 @@ class Design(Value, forbid_unknown_fields=True):
     """Whether nodes choose, among those that hold the model, one that they can reach directly."""
 
     def listed(self, others: int) -> int:
-        """Return how many nodes a regular answer lists where there are so many others."""
+        """Return how many nodes an answer lists where so many others fit."""
         return min(others, *(limit for limit in (self.peers_max, self.asks_for) if limit is not None), others)
 
 
-DEPLOYED: Final = Design("deployed", BUN, Paths(), peers_max=None, broadcasts=True, binary=False)
+DEPLOYED: Final = Design("deployed", BUN, Paths(), peers_max=None, asks_for=None, broadcasts=True, binary=False)
 """Full lists, broadcasts, JSON. Its nodes get the same direct paths as ours, so that relays are compared alone."""
 SHIPPED: Final = Design("ours, all relayed", OURS, Paths(direct=False))
 """As our nodes are today: no direct paths over the internet."""
@@ -92,8 +105,8 @@ PUNCHING: Final = Design("ours", OURS, Paths())
 BIRTHDAY: Final = Design("ours, birthday", OURS, Paths(birthday=True))
 PREFERRING: Final = Design("ours, birthday, direct preferred", OURS, Paths(birthday=True), prefers_direct=True)
 
-LEAN: Final = Design("ours, birthday, asking for 8", OURS, Paths(birthday=True), asks_for=8)
-"""What one line more in our nodes would change."""
+FORMER: Final = Design("ours, birthday, asking for 50", OURS, Paths(birthday=True), asks_for=None)
+"""As nodes asked until this study was made: for all that the relay would list."""
 
-DESIGNS: Final = (DEPLOYED, SHIPPED, PUNCHING, BIRTHDAY, PREFERRING, LEAN)
+DESIGNS: Final = (DEPLOYED, SHIPPED, PUNCHING, BIRTHDAY, PREFERRING, FORMER)
 PRICES: Final = Prices()
