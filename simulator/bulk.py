@@ -21,7 +21,7 @@ LINE: Final = Link(latency=20 * MILLISECOND)
 DATA_CENTRE: Final = Link(latency=2 * MILLISECOND)
 MODEL: Final = "bulk-model"
 LISTINGS: Final = 4
-"""How many nodes a relay names at once. With the usual 50, most of all work would be to read what nobody here needs."""
+"""How many nodes a relay names at once. Nodes ask for 16, and to read them would be most of all work here."""
 
 
 def add_homes(world: World, nodes: int, *, within: Duration = 5 * SECOND) -> list[str]:

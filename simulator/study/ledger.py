@@ -107,11 +107,13 @@ class Measured(Value, forbid_unknown_fields=True):
     cores_by: dict[str, float]
     egress_by: dict[str, float]
     messages_by: dict[str, float]
+    wait_mean: float | None = None
+    """Microseconds until the relay's one core takes up what has come; None in the model, which knows no time."""
+    wait_max: float | None = None
 
 
-SCALARS: Final = tuple(
-    field for field in Measured.__struct_fields__ if field not in ("cores_by", "egress_by", "messages_by")
-)
+PARTS: Final = ("cores", "egress", "messages")
+SCALARS: Final = tuple(field for field in Measured.__struct_fields__ if not field.endswith("_by"))
 
 
 def measured(
@@ -123,8 +125,13 @@ def measured(
     profile: RelayProfile,
     prices: Prices,
     peak_factor: float,
+    waits: tuple[float, float] | None = None,
 ) -> Measured:
-    """Return a ledger of so many seconds as rates; `scale` is how many nodes each that was looked at stands for."""
+    """Return a ledger of so many seconds as rates; `scale` is how many nodes each that was looked at stands for.
+
+    `waits` are the mean and the longest time that work waited for the core, in microseconds.
+    """
+    wait_mean, wait_max = waits or (None, None)
     factor = scale / seconds
     cores_by = {p.value: line.cpu_us * factor / 1e6 for p, line in ledger.lines.items()}
     egress_by = {p.value: line.bytes_out * factor for p, line in ledger.lines.items()}
@@ -147,6 +154,8 @@ def measured(
         cores_by=cores_by,
         egress_by=egress_by,
         messages_by=messages_by,
+        wait_mean=wait_mean,
+        wait_max=wait_max,
     )
 
 
@@ -160,7 +169,8 @@ class Estimate(Value, forbid_unknown_fields=True):
 def estimates(runs: list[Measured]) -> Mapping[str, Estimate]:
     """Return the mean of each figure over independent runs or batches; parts are named `cores/discover` and so on."""
     columns: dict[str, list[float]] = {name: [getattr(run, name) for run in runs] for name in SCALARS}
-    for part in ("cores", "egress", "messages"):
+    columns = {name: values for name, values in columns.items() if None not in values}
+    for part in PARTS:
         for purpose in PURPOSES:
             columns[f"{part}/{purpose.value}"] = [getattr(run, f"{part}_by")[purpose.value] for run in runs]
     return {name: estimate(values) for name, values in columns.items()}

@@ -24,6 +24,8 @@ def markdown(results: Results, parameters: Parameters) -> str:
         for nodes in dict.fromkeys(point.nodes for point in results.model)
     ]
     parts.append(f"### Model and event simulation\n\n{_agreement(results)}")
+    if results.events:
+        parts.append(f"### Waiting for the core, in the event simulation\n\n{_waiting(results)}")
     parts.append(f"### Choosing whom to ask\n\n{_choosing(parameters)}")
     heads = ("figure", "source", "published", "here")
     parts.append(f"### Calibration\n\n{_table(heads, calibration_rows(parameters))}")
@@ -91,6 +93,15 @@ def _agreement(results: Results) -> str:
             verdict = "yes" if agree(ours, theirs) else "no"
             rows.append((f"{point.nodes:,}", point.design, key, _with(ours), _with(theirs), f"{ratio:.3f}", verdict))
     return _table(("nodes", "design", "figure", "events", "model", "ratio", "agree"), rows)
+
+
+def _waiting(results: Results) -> str:
+    rows = []
+    for point in results.events:
+        f = point.figures
+        waits = (f"{f[name].mean / 1000:,.2f}" for name in ("wait_mean", "wait_max"))
+        rows.append((f"{point.nodes:,}", point.design, f"{f['cores'].mean:.3f}", *waits))
+    return _table(("nodes", "design", "cores", "mean wait, ms", "longest wait, ms"), rows)
 
 
 def _choosing(parameters: Parameters) -> str:
