@@ -21,6 +21,7 @@ from simulator import scenario
 from simulator.bulk import add_clients, add_homes, uncollected
 from simulator.engine import Engine
 from simulator.fidelity import Fidelity
+from simulator.nat_grid import Conditions, run_grid
 from simulator.trace import Entry, Trace
 from simulator.world import World
 from teale_proto.contract import SECOND, Duration
@@ -58,6 +59,7 @@ def measure(run: Run) -> None:
         )
     first_light(run, rounds)
     wire_fidelity(run)
+    nat_grid(run)
     a_hundred_thousand(run)
     codec(run)
     memory(run)
@@ -161,6 +163,18 @@ def wire_fidelity(run: Run) -> None:
     world = World(0)
     add_clients(world, 100, sessions=8)
     run.add("100 nodes at wire fidelity, 8 sessions a node", "s/s", [lasts / SECOND / _seconds(world, lasts)])
+
+
+def nat_grid(run: Run) -> None:
+    """Measure 64 pairs of NATs: each host finds out what it is behind, and each pair tries to meet."""
+    seconds = []
+    for seed in range(run.rounds):
+        began = perf_counter()
+        grid = run_grid(conditions=Conditions(seed=seed))
+        seconds.append(perf_counter() - began)
+        assert len(grid.cells) == 64
+    figure = run.add("8 × 8 grid of NATs", "s", seconds)
+    run.below("8 × 8 grid of NATs", figure, 10, "discovery, plan and attempt in each of 64 worlds, one process")
 
 
 def a_hundred_thousand(run: Run) -> None:

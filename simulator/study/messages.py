@@ -65,9 +65,9 @@ def capabilities(model: int | None) -> Capabilities:
     )
 
 
-def register(node: NodeId, model: int | None, *, binary: bool) -> Register:
-    """Return a node's registration; its key, and its old signature, which ours does not read, are noughts."""
-    return Register(node, node, f"node-{node[:8]}", capabilities(model), _SIGNATURE, _KEY, binary)
+def register(node: NodeId, model: int | None, *, binary: bool, key: str = _KEY) -> Register:
+    """Return a node's registration; its old signature, which ours does not read, is noughts."""
+    return Register(node, node, f"node-{node[:8]}", capabilities(model), _SIGNATURE, key, binary)
 
 
 @lru_cache(maxsize=2)

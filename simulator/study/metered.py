@@ -98,7 +98,7 @@ class MeteredRelay:
             connection, Address(f"{connection}.example", 1), Address("203.0.113.1", 443), RELAY
         )
         self._core.handle(accepted, self._engine.now)
-        message = register(node, model, binary=self._design.binary)
+        message = register(node, model, binary=self._design.binary, key=identity.static_public.hex())
         cost_us = self._design.profile.registration_us
         sent = self.send(Purpose.REGISTER, connection, self.encoded(message), cost_us)
         answer, _ = RELAY_CODEC.decode(sent[0])
@@ -121,7 +121,7 @@ class MeteredRelay:
         self._feed(Purpose.PING, PingReceived(connection), self._design.profile.ping_us)
 
     def discover(self, connection: ConnectionId, node: NodeId, model: int | None, *, read: bool) -> list[NodeId]:
-        """Ask for nodes, as many as the design asks for; return who is listed, or nobody where nobody is to `read` it."""
+        """Ask for as many nodes as the design does; return who is listed, or nobody where nobody is to `read` it."""
         profile = self._design.profile
         asked = self.encoded(Discover(node, question(self._design.asks_for, model)))
         sent = self.send(Purpose.DISCOVER, connection, asked, profile.wake_us)

@@ -28,7 +28,7 @@ def test_twenty_random_worlds_break_no_rule() -> None:
 
 @pytest.mark.parametrize("planted", [Planted.FORGETS_HEARTBEATS, Planted.DELIVERS_TWICE])
 def test_a_planted_bug_is_found_shrunk_and_replayed_to_the_same_event(planted: Planted, tmp_path: Path) -> None:
-    report = campaign(0, 24, planted=planted, findings_max=1, folder=tmp_path)
+    report = campaign(2, 24, planted=planted, findings_max=1, folder=tmp_path)
     assert report.stopped == ENOUGH_FOUND
     (finding,) = report.findings
     assert finding.shrunk is not None
@@ -45,7 +45,7 @@ def test_a_planted_bug_is_found_shrunk_and_replayed_to_the_same_event(planted: P
 
 def test_what_is_reported_does_not_depend_on_the_number_of_processes() -> None:
     def found(workers: int) -> object:
-        report = campaign(0, 12, None, workers, planted=Planted.DELIVERS_TWICE, findings_max=2)
+        report = campaign(2, 12, None, workers, planted=Planted.DELIVERS_TWICE, findings_max=2)
         return msgspec.structs.replace(report, wall_seconds=0.0, workers=0)
 
     assert found(0) == found(2)
@@ -69,7 +69,7 @@ def test_ctrl_c_ends_a_campaign_with_what_was_found_by_then() -> None:
         if progress.done >= 3:
             raise KeyboardInterrupt
 
-    report = campaign(0, 1000, planted=Planted.DELIVERS_TWICE, on_progress=interrupt)
+    report = campaign(2, 1000, planted=Planted.DELIVERS_TWICE, on_progress=interrupt)
     assert (report.stopped, report.done) == (INTERRUPTED, 3)
     assert all(finding.shrunk is None for finding in report.findings)
 
