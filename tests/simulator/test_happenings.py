@@ -1,9 +1,5 @@
 """What can befall hosts and the network, and what each side notices of it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from simulator.clock import Clock
@@ -29,6 +25,7 @@ from teale_proto.inputs import (
 from teale_proto.nat.datagrams import SendDatagram
 from teale_proto.node import Node, NodeConfig
 from tests.simulator.net.city import LINE, City, clear
+from tests.simulator.processes import printed
 from tests.simulator.toys import Diary
 
 SERVER = Address("192.0.2.1", 80)
@@ -430,14 +427,7 @@ print(report.digest)
 
 
 def digest(seed: int, hash_seed: str) -> str:
-    run = subprocess.run(
-        [sys.executable, "-c", DIGEST.format(seed=seed)],
-        env=os.environ | {"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return run.stdout
+    return printed(DIGEST.format(seed=seed), hash_seed)
 
 
 def test_whatever_happens_follows_from_the_seed_and_breaks_no_rule() -> None:

@@ -13,7 +13,7 @@ from simulator.bounded import EVERY, NothingGrows, collections_of
 from simulator.checkers import Checker
 from simulator.clock import TRUE_CLOCK
 from simulator.events import Crash, HostCrashed, HostStarted
-from simulator.invariants import LATE_ASK, DeadlinesAreKept, Identities
+from simulator.invariants import LATE_ASK, DeadlinesAreKept, Identities, NobodyIsWronged
 from simulator.peace import (
     AllHaveMet,
     HeartbeatsAreAnswered,
@@ -39,6 +39,7 @@ from teale_proto.effects import (
     ReportFailed,
     ReportFinished,
     ReportPeer,
+    ReportRefusal,
     ReportRelay,
     StartGeneration,
 )
@@ -206,6 +207,13 @@ def test_a_former_identity_of_a_host_stays_known() -> None:
     people.observe(Entry(5, "alice", Started(None)))
     assert people.host_of(node(1).node_id) == people.host_of(node(3).node_id) == "alice"
     assert people.node_of == {"alice": node(3).node_id}
+
+
+def test_a_node_that_is_refused_for_what_it_said_is_found() -> None:
+    replayed = ReportRefusal(1, "a record was altered, replayed, lost or is out of order")
+    assert violations(NobodyIsWronged(), (1, "alice", replayed)) == [f"alice: refused 1: {replayed.reason}"]
+    late = ReportRefusal(1, "took too long to introduce itself")
+    assert violations(NobodyIsWronged(), (1, "alice", late)) == []
 
 
 # Time.

@@ -1,8 +1,5 @@
 """Every kind of NAT against every other, with the cores that ship."""
 
-import os
-import subprocess
-import sys
 from itertools import product
 from statistics import median
 from time import process_time
@@ -14,6 +11,7 @@ from simulator.nat_grid import EIGHT, KINDS, Cell, Conditions, Grid, Outcome, ru
 from simulator.net.nat import Allocation, NatKind
 from teale_proto.contract import MILLISECOND, SECOND
 from teale_proto.nat.kinds import Filtering, Hairpinning, Mapping
+from tests.simulator.processes import printed
 
 MATRIX = """
                public   EIM+EIF  EIM+ADF  EIM+APDF  APDM+APDF
@@ -160,16 +158,9 @@ print(msgspec.json.encode(run_grid(EIGHT, Conditions({seed}, birthday=True, loss
 """
 
 
-def printed(seed: int, hash_seed: str) -> str:
-    run = subprocess.run(
-        [sys.executable, "-c", DIGEST.format(seed=seed)],
-        env=os.environ | {"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return run.stdout
+def digest(seed: int, hash_seed: str) -> str:
+    return printed(DIGEST.format(seed=seed), hash_seed)
 
 
 def test_a_seed_decides_everything_and_the_hash_seed_nothing() -> None:
-    assert printed(1, "1") == printed(1, "2") != printed(2, "1")
+    assert digest(1, "1") == digest(1, "2") != digest(2, "1")

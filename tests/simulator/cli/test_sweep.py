@@ -2,13 +2,13 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from pyarrow import parquet
 
 from tests.simulator.cli.calling import call, description, program
+from tests.simulator.processes import dask_cluster
 
 GRID = ("--vary", "populations[0].count=2,3", "--set", "faults=[]", "--set", "lasts=30", "--seeds", 2, "--seed", 5)
 
@@ -70,23 +70,12 @@ def test_one_run_of_a_sweep_is_what_run_gives(tmp_path: Path) -> None:
 
 
 def test_one_worker_two_workers_and_a_dask_cluster_write_the_same_bytes(tmp_path: Path) -> None:
-    import distributed
-
     path = description(tmp_path)
-    dask: Any = distributed
-    cluster = dask.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
-    with cluster:
+    with dask_cluster(2) as scheduler:
         engines = {
             "one": ("--workers", 1),
             "two": ("--workers", 2),
-            "dask": ("--engine", "dask", "--scheduler", cluster.scheduler_address),
+            "dask": ("--engine", "dask", "--scheduler", scheduler),
         }
         for name, engine in engines.items():
             result = call("sweep", path, *GRID, *engine, "--out", tmp_path / name)

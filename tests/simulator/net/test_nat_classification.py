@@ -3,9 +3,6 @@
 The client knows nothing of the simulator's boxes: it exchanges datagrams with a STUN server across them.
 """
 
-import os
-import subprocess
-import sys
 from itertools import product
 
 import pytest
@@ -17,6 +14,7 @@ from teale_proto.inputs import Address
 from teale_proto.nat.behaviour import ReportMapped
 from teale_proto.nat.kinds import Behaviour, Filtering, Hairpinning, Mapping
 from tests.simulator.net.nat_world import PORT, SECOND_SERVER, NatWorld, classify
+from tests.simulator.processes import printed
 
 KINDS = list(product(Mapping, Filtering))
 ALLOCATIONS = {
@@ -181,14 +179,7 @@ print(world.trace.digest)
 
 
 def digest(seed: int, hash_seed: str) -> str:
-    run = subprocess.run(
-        [sys.executable, "-c", DIGEST.format(seed=seed)],
-        env=os.environ | {"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return run.stdout
+    return printed(DIGEST.format(seed=seed), hash_seed)
 
 
 def test_a_seed_decides_everything_and_the_hash_seed_nothing() -> None:

@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from simulator.sweep.engines import EngineError, run_here, run_on_dask
 from simulator.sweep.rows import Row
+from tests.simulator.processes import dask_cluster
 from tests.simulator.sweep.programs import jobs_of, program
 
 
@@ -57,20 +57,9 @@ def test_a_worker_with_other_code_does_no_runs(tmp_path: Path) -> None:
 
 
 def test_a_dask_cluster_gives_the_same_rows(tmp_path: Path) -> None:
-    import distributed
-
     jobs = jobs_of(tmp_path, "world.seed == 1 and 1 / 0", seeds=4)
-    dask: Any = distributed
-    cluster = dask.LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
-    with cluster:
-        rows = run_on_dask(jobs, scheduler=cluster.scheduler_address, done=ignore)
+    with dask_cluster(1) as scheduler:
+        rows = run_on_dask(jobs, scheduler=scheduler, done=ignore)
     assert rows == run_here(jobs, workers=1, done=ignore)
 
 
