@@ -1,12 +1,9 @@
-"""Worlds of a hundred thousand nodes, filled in a loop and run without looking for garbage.
+"""Worlds of a hundred thousand nodes, filled in a loop.
 
 Nodes here have nothing to do but to keep each other alive, which is what there is most of in a large network: each has
 one other node that it exchanges heartbeats with, either in its own home or through a relay.
 """
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from simulator.net.link import Link
@@ -64,21 +61,6 @@ def add_clients(
         world.add_node(name, configs[pair % relays][side], [(INTERNET, address, LINE)], models=models)
         world.start(name, at=number * within // nodes)
     return names
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep Python from looking for cycles of garbage meanwhile: to look through a million live objects takes seconds.
-
-    What a world leaves behind is freed all the same, but for connections that have ended, which refer to themselves.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _relay(number: int) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from simulator.answers import AnswersAreHonest, AnswersComeWhole
 from simulator.bounded import NothingGrows
-from simulator.checkers import Checker, Watched
+from simulator.checkers import Checker, EveryAskEndsOnce, Watched
 from simulator.events import HostCrashed, HostStarted
 from simulator.peace import (
     AllHaveMet,
@@ -24,7 +24,7 @@ from simulator.spec.world_spec import WorldSpec
 from simulator.trace import Entry
 from simulator.world import World
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Duration, Instant
-from teale_proto.effects import ReportAttempt, ReportFailed, ReportFinished, ReportPeer
+from teale_proto.effects import ReportAttempt, ReportFailed, ReportFinished, ReportPeer, ReportRefusal
 from teale_proto.inputs import Ask, NodeId, RequestId, Started, Woken
 from teale_proto.liveness import LOST_AFTER
 from teale_proto.node import Node
@@ -42,6 +42,21 @@ LATE_WAKE: Final[Duration] = 10
 """Microseconds by which a core may be woken late: two clocks agree only up to rounding."""
 
 
+HONEST_REASONS: Final = frozenset(
+    {
+        # Whoever comes back with other keys, or under an address that was another's, is not who was expected.
+        "another node than the expected one answered",
+        "the handshake failed: other keys, another node or another version",
+        "the other side believes that it talks to another node",
+        "the other side is this node itself",
+        # Lines that are cut, and hosts that are slow or die, do not finish what they began.
+        "no registration in time",
+        "took too long to introduce itself",
+    }
+)
+"""What one honest node may hold against another."""
+
+
 def watch(spec: WorldSpec, world: World) -> None:
     """Have a world that was built from a settled description watched by every rule; before anything happens."""
     plan = Plan(spec)
@@ -49,10 +64,14 @@ def watch(spec: WorldSpec, world: World) -> None:
     grace = grace_after_fault(plan)
     # Whoever is slow works off what came in long before, and may begin with it long after its end.
     patience = NEVER if plan.slow else LOST_AFTER * plan.heartbeat + 10 * SECOND
+    for checker in world.checkers:
+        if isinstance(checker, EveryAskEndsOnce):
+            checker.excused = plan.slow
     names = {node: name for name, node in world.node_ids.items()}
     for checker in (
         # First, because the others ask it.
         people,
+        NobodyIsWronged(),
         AnswersAreHonest(people.host_of, patience=patience),
         AnswersComeWhole(),
         DeadlinesAreKept(world.hosts, excused=plan.slow | plan.busy),
@@ -102,6 +121,19 @@ class Identities(Checker):
             self.violated(entry.at, entry.host, f"met {node[:8]}, who never was")
         elif node == self.node_of.get(entry.host):
             self.violated(entry.at, entry.host, "met itself")
+
+
+class NobodyIsWronged(Checker):
+    """Where all are honest, nobody is refused for what it said: TCP delivers what was sent, or nothing."""
+
+    rule = "nobody was refused for what it said"
+    kinds = (ReportRefusal,)
+
+    def observe(self, entry: Entry) -> None:
+        """Look at the reason."""
+        value = entry.value
+        if isinstance(value, ReportRefusal) and value.reason not in HONEST_REASONS:
+            self.violated(entry.at, entry.host, f"refused {value.connection}: {value.reason}")
 
 
 class DeadlinesAreKept(Checker):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from simulator.garbage import seldom_collected
 from simulator.host import CoreError
 from simulator.report import Report
 from simulator.trace import Subscriber
@@ -162,13 +163,14 @@ def run(
         world.trace.subscribe(subscribe)
     began = perf_counter()
     try:
-        scenario.build(world)
-        # Stopping on the way changes nothing: events happen at the same instants in the same order.
-        steps = 1 if progress is None else PROGRESS_STEPS
-        for step in range(1, steps + 1):
-            world.run_until(scenario.lasts * step // steps)
-            if progress is not None:
-                progress(world.engine.now)
+        with seldom_collected():
+            scenario.build(world)
+            # Stopping on the way changes nothing: events happen at the same instants in the same order.
+            steps = 1 if progress is None else PROGRESS_STEPS
+            for step in range(1, steps + 1):
+                world.run_until(scenario.lasts * step // steps)
+                if progress is not None:
+                    progress(world.engine.now)
     except CoreError:
         raise
     except Exception as error:

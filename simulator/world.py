@@ -73,7 +73,8 @@ class World(Happenings):
         self.node_ids: Final[dict[str, NodeId]] = {}
         """The node id of each host that is a node, by the host's name."""
         self._journal = journal
-        self._checkers: list[Checker] = []
+        self.checkers: Final[list[Checker]] = []
+        """Who watches; `check` adds to them."""
         self._statistics = Statistics()
         if not watched:
             return
@@ -87,7 +88,7 @@ class World(Happenings):
 
     def check(self, checker: Checker) -> None:
         """Have a rule watched from now on."""
-        self._checkers.append(checker)
+        self.checkers.append(checker)
         self.trace.subscribe(checker.observe, checker.kinds)
         if type(checker).observe_traffic is not Checker.observe_traffic:
             self.network.taps.append(checker.observe_traffic)
@@ -288,9 +289,9 @@ class World(Happenings):
 
     def report(self, scenario: str, wall_seconds: float) -> Report:
         """End the run: have every checker judge it, and sum up."""
-        for checker in self._checkers:
+        for checker in self.checkers:
             checker.finish(self.engine.now)
-        checks = judged(self._checkers)
+        checks = judged(self.checkers)
         return Report(
             scenario=scenario,
             seed=self.seed,

@@ -7,14 +7,10 @@ whether another run came to the same event.
 import traceback
 from typing import Final
 
-from simulator.checkers import EveryAskEndsOnce, LostNodesLeavePools, Violation
+from simulator.checkers import Violation
 from simulator.fuzz.capsule import TAIL
 from simulator.fuzz.values import Broken
 from simulator.host import CoreError
-from simulator.invariants import watch
-from simulator.net.regions import WORLD
-from simulator.peace import Plan
-from simulator.planted import plant
 from simulator.spec.build import build
 from simulator.spec.units import microseconds
 from simulator.spec.world_spec import WorldSpec
@@ -51,17 +47,11 @@ def run(spec: WorldSpec, seed: int) -> Trial:
     """Run a described world, and stop at the first violation; whatever a core or the simulator raises is one too."""
     broken: Broken | None = None
     at_end = False
-    world = World(seed, regions=WORLD, fidelity=spec.fidelity)
+    world = World(seed, fidelity=spec.fidelity)
     try:
         build(spec, world)
-        plant(world, spec.planted)
-        watch(spec, world)
-        for checker in world._checkers:  # noqa: SLF001
-            if isinstance(checker, EveryAskEndsOnce):
-                checker.excused = Plan(spec).slow
-            if type(checker) is not LostNodesLeavePools:
-                # Of the dead, TheDeadAreLetGo knows more.
-                checker.alarm = _stop
+        for checker in world.checkers:
+            checker.alarm = _stop
         world.run_until(microseconds(spec.lasts))
         at_end = True
         world.report(spec.name, 0.0)

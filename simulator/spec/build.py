@@ -11,15 +11,17 @@ from typing import Final
 import msgspec
 
 from simulator.backend import ANSWER_MARKER
-from simulator.checkers import Checker, LostNodesLeavePools, NothingInPlain
+from simulator.checkers import Checker, NothingInPlain
 from simulator.clock import Clock
 from simulator.events import Crash as Death
 from simulator.fidelity import Fidelity
 from simulator.gateways import add_gateway
 from simulator.host import Pace
+from simulator.invariants import watch
 from simulator.net.link import Link
 from simulator.net.site import Site
 from simulator.net.weather import LINES
+from simulator.planted import plant
 from simulator.relay_cost import OURS, RelayProfile
 from simulator.rng import SplitMix64, stream, weighted
 from simulator.scenario import Scenario
@@ -31,7 +33,7 @@ from simulator.spec.units import microseconds
 from simulator.spec.world_spec import RelaySpec, WorldSpec, settled
 from simulator.trace import Entry
 from simulator.world import World
-from teale_proto.contract import SECOND, Duration, Instant, Value
+from teale_proto.contract import Duration, Instant, Value
 from teale_proto.effects import ReportFinished
 from teale_proto.inputs import Ask, ConnectionAccepted, DataReceived, PingReceived, RequestId, Task
 from teale_proto.node import NodeConfig
@@ -65,7 +67,12 @@ def build(spec: WorldSpec, world: World) -> None:
         _ask(world, ask)
     for number, fault in enumerate(spec.faults):
         _break(world, spec, fault, number)
-    _watch(world, spec)
+    plant(world, spec.planted)
+    watch(spec, world)
+    if spec.fidelity is Fidelity.WIRE:
+        world.check(NothingInPlain((PROMPT_MARKER, ANSWER_MARKER)))
+    if spec.served_at_least:
+        world.check(ShareServed(spec.served_at_least))
 
 
 # What there is.
@@ -200,9 +207,10 @@ class _Visitor:
 def _ask(world: World, ask: AskSpec) -> None:
     at = microseconds(ask.at)
     words = " ".join(f"{PROMPT_MARKER}-{word}" for word in range(ask.words))
-    body = {"model": ask.model, "messages": [{"role": "user", "content": words}], "stream": ask.streaming}
+    messages = [{"role": "user", "content": words}]
     # Named after when and who, not after a place in the list, which changes when a fuzzer cuts the list down.
     request = RequestId(f"ask-{ask.node}-{at}")
+    body = {"model": ask.model, "messages": messages, "stream": ask.streaming, "user": request}
     timeout = microseconds(ask.timeout)
     if ask.node in world.hosts:
         encoded = msgspec.json.encode(body)
@@ -271,6 +279,8 @@ def _members(world: World, spec: WorldSpec, names: Sequence[str]) -> list[str]:
 class ShareServed(Checker):
     """Of all requests, so large a share must end well; where none was asked, nothing is said."""
 
+    kinds = (Ask, ReportFinished)
+
     def __init__(self, share: float) -> None:
         super().__init__()
         self.rule = f"at least {share:.0%} of the requests were served"
@@ -287,13 +297,3 @@ class ShareServed(Checker):
         """Compare."""
         if self._served < self._share * self._asked:
             self.violated(now, "", f"{self._served} of {self._asked} were")
-
-
-def _watch(world: World, spec: WorldSpec) -> None:
-    hosts = {node: name for name, node in world.node_ids.items()}
-    heartbeats = [microseconds(population.heartbeat) for population in spec.populations]
-    world.check(LostNodesLeavePools(hosts, heartbeat=max(heartbeats, default=15 * SECOND)))
-    if spec.fidelity is Fidelity.WIRE:
-        world.check(NothingInPlain((PROMPT_MARKER, ANSWER_MARKER)))
-    if spec.served_at_least:
-        world.check(ShareServed(spec.served_at_least))

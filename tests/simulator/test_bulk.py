@@ -4,8 +4,9 @@ import gc
 
 import pytest
 
-from simulator.bulk import add_clients, add_homes, uncollected
+from simulator.bulk import add_clients, add_homes
 from simulator.fidelity import Fidelity
+from simulator.garbage import THRESHOLDS, seldom_collected
 from simulator.trace import Trace
 from simulator.world import World
 from teale_proto.contract import SECOND
@@ -48,8 +49,8 @@ def test_a_world_that_is_not_watched_does_the_same() -> None:
     assert digests[0] == digests[1]
 
 
-def test_garbage_is_looked_for_again_afterwards() -> None:
-    assert gc.isenabled()
-    with uncollected():
-        assert not gc.isenabled()
-    assert gc.isenabled()
+def test_garbage_is_looked_for_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with seldom_collected():
+        assert gc.get_threshold() == THRESHOLDS
+    assert gc.get_threshold() == before
