@@ -126,6 +126,7 @@ def recorded(
     if out is None:
         return _shown(loaded, seed, world)
     from simulator.cli.source import source_of
+    from simulator.results.calibrating import calibrated
     from simulator.results.model import ResultsError
     from simulator.results.recorder import Recorder
     from simulator.results.tables import Metrics
@@ -134,7 +135,8 @@ def recorded(
         with ExitStack() as stack:
             recorder = stack.enter_context(Recorder(world, out, trace=trace, capture=capture, metrics=Metrics(metrics)))
             report = _shown(loaded, seed, world)
-            recorder.finish(report, command=command, source=source_of(loaded))
+            source, calibration = source_of(loaded), calibrated(world)
+            recorder.finish(report, command=command, source=source, calibration=calibration)
     except ResultsError as error:
         raise SimError(str(error)) from error
     return report

@@ -93,7 +93,10 @@ def calibration(results: Results) -> Plot | None:
     units = sorted({row.unit for row in rows})
     axes.set_xlabel(f"{', '.join(units)}; disc: this run, bar: published")
     inside = sum(row.published_low <= row.measured <= row.published_high for row in rows)
-    sentence = f"Within what was published: {inside} of {plural(len(rows), 'figure')}. Sources stand below each line."
+    sentence = (
+        f"Within what was published: {inside} of {plural(len(rows), 'figure')}. What NATs allow is counted over all "
+        "pairs of nodes behind one, as the planner sees them. Sources stand below each line."
+    )
     return Plot("calibration", "Beside published figures", sentence, made)
 
 

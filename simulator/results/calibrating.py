@@ -1,0 +1,87 @@
+"""Figures of a world's access networks, to be held against published ones.
+
+They follow from what stands before each node and from the planner that nodes will use, not from paths that were opened:
+whether two nodes can meet is settled by their NATs, and every pair counts, not only those that had something to say.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from simulator.net.site import Site
+from simulator.results.model import Calibration
+from simulator.results.published import beside
+from simulator.world import World
+from teale_proto.contract import Value
+from teale_proto.nat.kinds import Behaviour, Filtering, Mapping
+from teale_proto.nat.strategy import PlanKind, Side, plan
+
+NODES_MIN: Final = 20
+"""Fewer nodes behind NATs say nothing about access networks."""
+
+_MEETS: Final = (PlanKind.DIRECT, PlanKind.PUNCH)
+
+
+class _Front(Value):
+    """What stands before a node, as peers see it."""
+
+    mapping: Mapping
+    filtering: Filtering
+    translates: bool
+    udp_blocked: bool
+    boxes: int
+
+    @property
+    def side(self) -> Side:
+        """What the planner is told of it."""
+        if self.udp_blocked:
+            return Side(Behaviour(udp_blocked=True))
+        return Side(
+            Behaviour(udp_blocked=False, translated=self.translates, mapping=self.mapping, filtering=self.filtering)
+        )
+
+
+def calibrated(world: World) -> tuple[Calibration, ...]:
+    """Return what there is to compare; nothing for a world with few nodes behind NATs."""
+    fronts = Counter(front for front in _fronts(world) if front.translates)
+    nodes = fronts.total()
+    if nodes < NODES_MIN:
+        return ()
+    speaking = {front: count for front, count in fronts.items() if not front.udp_blocked}
+    carrier = sum(count for front, count in fronts.items() if front.boxes > 1)
+    easy = sum(count for front, count in fronts.items() if front.mapping is Mapping.ENDPOINT_INDEPENDENT)
+    return (
+        beside("punching", 100 * _share_that_meets(speaking)),
+        beside("nats_allow", 100 * easy / nodes),
+        beside("cgn_fixed", 100 * carrier / nodes),
+    )
+
+
+def _share_that_meets(fronts: dict[_Front, int]) -> float:
+    """Return the share of pairs that get a direct path by punching, without birthday attempts."""
+    met = pairs = 0
+    for one, ones in fronts.items():
+        for other, others in fronts.items():
+            # In both directions, and nobody with itself.
+            count = ones * (others - (one is other))
+            pairs += count
+            met += count * (plan(one.side, other.side).kind in _MEETS)
+    return met / pairs if pairs else 0.0
+
+
+def _fronts(world: World) -> Iterator[_Front]:
+    for name in world.node_ids:
+        site: Site | None = world.hosts[name].site
+        kinds = []
+        while site is not None:
+            if site.kind is not None:
+                kinds.append(site.kind)
+            site = site.parent
+        # Of stacked boxes, the greater of each property is what is seen from outside.
+        yield _Front(
+            max((kind.mapping for kind in kinds), default=Mapping.ENDPOINT_INDEPENDENT),
+            max((kind.filtering for kind in kinds), default=Filtering.ENDPOINT_INDEPENDENT),
+            any(kind.translates for kind in kinds),
+            any(kind.udp_blocked for kind in kinds),
+            sum(kind.translates for kind in kinds),
+        )
