@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from simulator.net.site import Site
+from simulator.net.weather import LTE, UMTS
 from simulator.results.model import Calibration
 from simulator.results.published import beside
 from simulator.world import World
@@ -30,6 +31,7 @@ class _Front(Value):
     translates: bool
     udp_blocked: bool
     boxes: int
+    is_cellular: bool
 
     @property
     def side(self) -> Side:
@@ -48,13 +50,14 @@ def calibrated(world: World) -> tuple[Calibration, ...]:
     if nodes < NODES_MIN:
         return ()
     speaking = {front: count for front, count in fronts.items() if not front.udp_blocked}
-    carrier = sum(count for front, count in fronts.items() if front.boxes > 1)
     easy = sum(count for front, count in fronts.items() if front.mapping is Mapping.ENDPOINT_INDEPENDENT)
-    return (
-        beside("punching", 100 * _share_that_meets(speaking)),
-        beside("nats_allow", 100 * easy / nodes),
-        beside("cgn_fixed", 100 * carrier / nodes),
-    )
+    found = [beside("punching", 100 * _share_that_meets(speaking)), beside("nats_allow", 100 * easy / nodes)]
+    for name, is_cellular in (("cgn_fixed", False), ("cgn_cellular", True)):
+        these = {front: count for front, count in fronts.items() if front.is_cellular is is_cellular}
+        if sum(these.values()) >= NODES_MIN:
+            carrier = sum(count for front, count in these.items() if front.boxes > 1)
+            found.append(beside(name, 100 * carrier / sum(these.values())))
+    return tuple(found)
 
 
 def _share_that_meets(fronts: dict[_Front, int]) -> float:
@@ -72,6 +75,7 @@ def _share_that_meets(fronts: dict[_Front, int]) -> float:
 def _fronts(world: World) -> Iterator[_Front]:
     for name in world.node_ids:
         site: Site | None = world.hosts[name].site
+        is_cellular = site is not None and site.link in (LTE, UMTS)
         kinds = []
         while site is not None:
             if site.kind is not None:
@@ -84,4 +88,5 @@ def _fronts(world: World) -> Iterator[_Front]:
             any(kind.translates for kind in kinds),
             any(kind.udp_blocked for kind in kinds),
             sum(kind.translates for kind in kinds),
+            is_cellular,
         )

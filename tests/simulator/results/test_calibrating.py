@@ -29,5 +29,11 @@ def test_carriers_nats_are_counted_and_udp_that_is_blocked_is_no_attempt() -> No
     assert found["hole punching succeeds"] == 100
 
 
+def test_phones_are_held_against_phones() -> None:
+    found = figures(100, Mixture(nats={"eim-apdf": 1.0}, lines={"4g": 1.0}, carrier_grade=0.92))
+    assert found["carrier-grade NAT, cellular networks"] == pytest.approx(92, abs=6)
+    assert "carrier-grade NAT, non-cellular networks" not in found
+
+
 def test_a_few_nodes_are_no_statistics() -> None:
     assert not figures(NODES_MIN - 1, Mixture(nats={"eim-apdf": 1.0}, lines={"fibre": 1.0}))
