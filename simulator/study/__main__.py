@@ -15,7 +15,7 @@ from simulator.study.parameters import DESIGNS, PRICES, Parameters
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Everything follows from it.")
 @click.option("--quick", is_flag=True, help="A few small runs, to see that it works.")
 @click.option(
-    "--nodes", type=click.IntRange(min=2), default=None, help="Print what a relay for so many costs, and end."
+    "--nodes", type=click.IntRange(min=2), default=None, help="Only print what a relay for so many must bear."
 )
 @click.option("--parameters", "parameters_file", type=click.Path(dir_okay=False, path_type=Path), help="TOML or JSON.")
 def main(*, out: Path, seed: int, quick: bool, nodes: int | None, parameters_file: Path | None) -> None:
@@ -30,7 +30,7 @@ def main(*, out: Path, seed: int, quick: bool, nodes: int | None, parameters_fil
     results = runs.carry_out(plan, parameters, seed=seed, progress=lambda line: click.echo(line, err=True))
     wall = perf_counter() - began
     out.mkdir(parents=True, exist_ok=True)
-    text = tables.markdown(results, parameters)
+    text = tables.markdown(results, parameters) if nodes is None else tables.sizing(results, parameters)
     (out / "tables.md").write_text(text, encoding="utf-8")
     told = {
         "seed": seed,
@@ -45,7 +45,7 @@ def main(*, out: Path, seed: int, quick: bool, nodes: int | None, parameters_fil
         for path in figures.draw(results, parameters, out):
             click.echo(f"wrote {path}", err=True)
     click.echo(text)
-    click.echo(f"run time: {perf_counter() - began:.0f} s")
+    click.echo(f"run time: {perf_counter() - began:.0f} s", err=nodes is not None)
 
 
 def _parameters(path: Path | None) -> Parameters:

@@ -189,7 +189,14 @@ class Crowd:
             # Others take the place of those that went; whoever does not choose gets another like the one before.
             if (client.model is not None or self._design.prefers_direct) and self._rng.random() < 0.5:
                 self._end(pair)
-        if client.model is None:
+        # When all have done so.
+        self._later(1.5, self._settled, client)
+
+    def _settled(self, client: _Client) -> None:
+        if client.is_gone:
+            return
+        # Where nodes choose, a holder that nobody reaches is sought by few, and goes on seeking.
+        if client.model is None or self._design.prefers_direct:
             self._fill_up(client, self._parameters.peers_held - len(client.pairs))
         self._later(self._rng.random() * self._parameters.discover_every, self._seek, client, 1 + SOON_TIMES)
 

@@ -74,7 +74,7 @@ def register(node: NodeId, model: int | None, *, binary: bool, key: str = _KEY) 
 def heartbeat_bytes(*, holds_model: bool) -> int:
     """Return the size of a sealed heartbeat of a node that serves a model, or none; the answer to one is like it."""
     models = (model_name(0),) if holds_model else ()
-    speed = 41.7 if holds_model else 0.0
+    speed = 41.7 if holds_model else None
     beats = [
         kind(_NODE, 790_000_000.123456, loaded_models=models, ewma_tokens_per_second=speed)
         for kind in (Heartbeat, HeartbeatAck)

@@ -149,11 +149,15 @@ class _Batch:
     def _relayed_by_choice(self, reachable: "Array") -> tuple["Array", "Array"]:
         """Return the chance that a connection is relayed: of those opened on coming, and of those opened one by one.
 
-        Both take the best of one listing; `reachable` is the chance of a direct path to a holder drawn at random.
+        Both take the best of a listing; `reachable` is the chance of a direct path to a holder drawn at random. Whoever
+        comes and is told of too few takes all of them, and the rest from the next listing.
         """
-        fit, held = round(self.design.listed(self.nodes - 1) * self.parameters.holders), max(1, self._held())
-        best = np.maximum(0, held - self.rng.binomial(fit, reachable)) / held
-        return best, (1 - reachable) ** fit
+        held = max(1, self._held())
+        fit = self.rng.binomial(self.design.listed(self.nodes - 1), self.parameters.holders, len(reachable))
+        found = self.rng.binomial(fit, reachable)
+        at_once = np.minimum(fit, held)
+        chosen = (1 - reachable) ** fit
+        return (np.maximum(0, at_once - found) + (held - at_once) * chosen) / held, chosen
 
     def _come_and_go(self, kept: _Ends) -> None:
         size, ledger, profile = self.sizes, self.ledger, self.design.profile

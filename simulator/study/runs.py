@@ -40,10 +40,10 @@ FULL: Final = Plan(
     ),
     nodes=(100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 1_000_000, 10_000_000, 100_000_000),
     batches=10,
-    batch_nodes=500_000,
+    batch_nodes=200_000,
 )
 QUICK: Final = Plan(
-    events=(Size(100, (DEPLOYED, PUNCHING), 2, 30.0),), nodes=(100, 1_000, 10_000_000), batches=3, batch_nodes=5_000
+    events=(Size(100, (DEPLOYED, PUNCHING), 2, 15.0),), nodes=(100, 1_000, 10_000_000), batches=3, batch_nodes=5_000
 )
 
 

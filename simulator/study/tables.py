@@ -8,7 +8,7 @@ import numpy as np
 
 from simulator.study.claim import calibration_rows, choice, on_the_same_lan
 from simulator.study.ledger import Estimate
-from simulator.study.parameters import Parameters
+from simulator.study.parameters import PRICES, SHIPPED, Parameters
 from simulator.study.reach import Paths, relayed_share_of_best, shares
 from simulator.study.runs import Point, Results
 
@@ -30,6 +30,35 @@ def markdown(results: Results, parameters: Parameters) -> str:
     heads = ("figure", "source", "published", "here")
     parts.append(f"### Calibration\n\n{_table(heads, calibration_rows(parameters))}")
     return "\n\n".join(parts) + "\n"
+
+
+def sizing(results: Results, parameters: Parameters) -> str:
+    """Return what one relay must bear in the busiest hour, and whether one core of this profile does."""
+    nodes, peak = results.model[0].nodes, parameters.peak_factor
+    rows = []
+    for point in results.model:
+        f = point.figures
+        busy = f["cores"].mean * peak
+        sessions = f["messages/heartbeats"].mean / parameters.beats_per_second * peak
+        rows.append((
+            point.design,
+            "yes" if busy <= PRICES.utilisation_max else "barely" if busy <= 1 else "no",
+            f"{busy:,.2f}",
+            f"{f['egress'].mean * peak * 8 / 1e6:,.0f}",
+            f"{f['messages'].mean * peak:,.0f}",
+            f"{sessions:,.0f}",
+            f"{f['memory'].mean / 2**20:,.0f}",
+            f"{f['cost'].mean:,.0f}",
+        ))  # fmt: skip
+    heads = (
+        "design", "does one core do?", "cores", "egress, Mbit/s", "messages/s", "relayed sessions", "memory, MiB",
+        "$ a month",
+    )  # fmt: skip
+    return (
+        f"### A relay for {nodes:,} nodes, in the busiest hour\n\n{_table(heads, rows)}\n\n"
+        f"yes: below {PRICES.utilisation_max:.0%} of a core; barely: below all of it; no: above. "
+        f"`{SHIPPED.name}` is what runs today: no direct paths over the internet.\n"
+    )
 
 
 def as_json(results: Results) -> dict[str, Any]:

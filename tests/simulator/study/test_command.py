@@ -26,7 +26,8 @@ def test_one_size_alone_is_answered_with_parameters_of_ones_own(tmp_path: Path) 
     mine.write_text("requests_per_hour = 40.0\n[mixtures]\ncellular = 1.0\n")
     done = CliRunner().invoke(main, ["--out", str(tmp_path), "--quick", "--nodes", "500", "--parameters", str(mine)])
     assert done.exit_code == 0, done.output
-    assert "### 500 nodes" in done.output
+    assert "### A relay for 500 nodes" in done.output
+    assert "| ours, all relayed | yes |" in done.output
     assert not list(tmp_path.glob("*.svg"))
 
 
