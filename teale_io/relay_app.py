@@ -25,6 +25,9 @@ from teale_io.relay_http import pages
 from teale_io.relay_options import NetworkOption, traffic, unlimited
 from teale_io.reloading import Reloadable, Reloader
 from teale_io.runner import Runner
+from teale_io.stream import address_of
+from teale_io.stun_metrics import StunMetrics
+from teale_io.stun_service import StunSockets, open_stun
 from teale_io.websocket_server import WebSocketServer
 from teale_proto.contract import SECOND, Value
 from teale_proto.effects import RelayEffect, ReportConnection, ReportRefusal
@@ -35,6 +38,8 @@ from teale_proto.relay.server import RelayServer, RelayServerConfig
 FILES_BESIDE_CONNECTIONS: Final = 100
 HANDSHAKES: Final = 64
 """Connections of one address that may be between their first byte and an open WebSocket, or read a page."""
+PORTS_TO_TRY: Final = 16
+"""Where any port will do: a free port for TCP may be taken for UDP."""
 UNSENT_IN_KERNEL_BYTES: Final = 256 * 1024
 """What the kernel takes and has not sent yet cannot be overtaken any more, so it gets little at a time."""
 ENVELOPE_BYTES: Final = 1 << 16
@@ -67,6 +72,10 @@ class RelayOptions(Value):
     address_bytes: int = 64 * MIB
     total_messages: int = 200_000
     total_bytes: int = 512 * MIB
+    stun: bool = True
+    stun_port: int | None = None
+    stun_address: str = ""
+    stun_alternate: str = ""
     drain_seconds: float = 10
     reload_seconds: float = 10
 
@@ -118,6 +127,15 @@ _COUNT = click.IntRange(min=0)
 @click.option("--address-bytes", default=64 * MIB, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
 @click.option("--total-messages", default=200_000, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
 @click.option("--total-bytes", default=512 * MIB, show_default=True, type=_COUNT, help="A second; 0 is no limit.")
+@click.option("--stun/--no-stun", default=True, show_default=True, help="Tell nodes, over UDP, how NATs change them.")
+@click.option("--stun-port", type=click.IntRange(1, 65535), help="UDP port for that.  [default: the number of --port]")
+@click.option("--stun-address", default="", metavar="ADDRESS", help="IP address for that.  [default: that of --host]")
+@click.option(
+    "--stun-alternate",
+    default="",
+    metavar="ADDRESS[:PORT]",
+    help="A second address of this machine: nodes can then see what their NATs let in (RFC 5780).",
+)
 @click.option(
     "--drain-seconds",
     default=10.0,
@@ -148,11 +166,11 @@ def main(log_format: str, log_level: str, **options: object) -> None:
     except TealeError as error:
         _fail(str(error))
     access = Access(tokens=tokens, proxies=chosen.trusted_proxies, proxy_header=chosen.proxy_header)
-    listener = _listener(chosen, access)
+    listener, stun = _listening(chosen, access)
     _allow_files(chosen.connections_max)
     watched = [each for each in (certificate, tokens) if each is not None]
     try:
-        trio.run(serve, listener, access, certificate, watched, chosen)
+        trio.run(serve, listener, stun, access, certificate, watched, chosen)
     except Exception:
         _log.exception("the relay broke")
         sys.exit(1)
@@ -160,6 +178,7 @@ def main(log_format: str, log_level: str, **options: object) -> None:
 
 async def serve(
     listener: Listener,
+    stun: StunSockets | None,
     access: Access,
     certificate: Certificate | None,
     watched: Sequence[Reloadable],
@@ -182,9 +201,11 @@ async def serve(
             )
             nursery.start_soon(runner.run)
             nursery.start_soon(reloader.run, hangups)
+            if stun is not None:
+                nursery.start_soon(stun.run)
             server = WebSocketServer(
                 connections,
-                page=pages(relay, access),
+                page=pages(relay, access, () if stun is None else (StunMetrics(stun.service),)),
                 refuse=access.refuse,
                 visitor=access.visitor,
                 tls=None if certificate is None else certificate.context,
@@ -194,6 +215,8 @@ async def serve(
             async with trio.open_nursery() as listening:
                 listening.start_soon(server.serve, listener)
                 click.echo(f"listening on {_url(listener.address, is_secure=certificate is not None)}")
+                if stun is not None:
+                    _log.info("answering STUN", at=" ".join(map(_endpoint, stun.addresses)))
                 number = await anext(signals)
                 # Ctrl-C is somebody who waits.
                 patience = options.drain_seconds if number == signal.SIGTERM else 0
@@ -238,20 +261,51 @@ def config_of(options: RelayOptions) -> RelayServerConfig:
     )
 
 
-def _listener(options: RelayOptions, access: Access) -> Listener:
-    try:
-        sock = bind(options.host, options.port)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted sockets inherit it
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL_BYTES)
-    except OSError as error:
-        _fail(f"cannot listen on {options.host or '*'}:{options.port}: {reason_of(error)}")
-    return Listener(
+def _listening(options: RelayOptions, access: Access) -> tuple[Listener, StunSockets | None]:
+    """Return what listens for nodes, and what answers STUN; ends the program where one of them cannot be had."""
+    for attempt in range(PORTS_TO_TRY):
+        sock = _bound(options)
+        try:
+            stun = _stun(options, address_of(sock.getsockname()))
+        except OSError as error:
+            sock.close()
+            if options.port == 0 and options.stun_port is None and attempt < PORTS_TO_TRY - 1:
+                continue
+            port = options.stun_port or options.port
+            _fail(
+                f"cannot answer STUN on UDP port {port}: {reason_of(error)}; "
+                "choose another port with --stun-port, or leave it with --no-stun"
+            )
+        except ValueError as error:
+            _fail(f"--stun-alternate: {error}")
+        break
+    listener = Listener(
         sock,
         connections_max=options.connections_max,
         # Within the core's limit a connection is told why it is refused; here nobody can be told anything.
         per_address_max=unlimited(options.connections_per_address and options.connections_per_address + HANDSHAKES),
         is_exempt=access.is_proxy,
     )
+    return listener, stun
+
+
+def _bound(options: RelayOptions) -> socket.socket:
+    try:
+        sock = bind(options.host, options.port)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted sockets inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL_BYTES)
+    except OSError as error:
+        _fail(f"cannot listen on {options.host or '*'}:{options.port}: {reason_of(error)}")
+    return sock
+
+
+def _stun(options: RelayOptions, listening: Address) -> StunSockets | None:
+    """Open what answers STUN, by default where the relay listens; raises OSError and ValueError as `open_stun` does."""
+    if not options.stun:
+        return None
+    # A host may be a name, and "" is what `bind` has made of it.
+    host = options.stun_address or (listening.host if options.host else "")
+    return open_stun(host, options.stun_port or listening.port, alternate=options.stun_alternate)
 
 
 def _allow_files(count: int) -> None:
@@ -264,8 +318,12 @@ def _allow_files(count: int) -> None:
 
 
 def _url(address: Address, *, is_secure: bool) -> str:
+    return f"{'wss' if is_secure else 'ws'}://{_endpoint(address)}/ws"
+
+
+def _endpoint(address: Address) -> str:
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{'wss' if is_secure else 'ws'}://{host}:{address.port}/ws"
+    return f"{host}:{address.port}"
 
 
 def _log_refusal(effect: ReportRefusal) -> None:

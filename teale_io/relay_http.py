@@ -49,10 +49,14 @@ class _Metrics(Value, rename=wire_name):
     total_messages: int
 
 
-def pages(relay: RelayServer, access: Access) -> Callable[[Visit], Page | None]:
-    """Return what answers a GET: `/health` for everybody, the others for whoever `access` shows them to."""
+def pages(relay: RelayServer, access: Access, collectors: Iterable[Collector] = ()) -> Callable[[Visit], Page | None]:
+    """Return what answers a GET: `/health` for everybody, the others for whoever `access` shows them to.
+
+    What more `collectors` there are is shown to Prometheus too.
+    """
     registry = CollectorRegistry()
-    registry.register(_Counters(relay))
+    for collector in (_Counters(relay), *collectors):
+        registry.register(collector)
     ProcessCollector(registry=registry)
 
     def metrics(visit: Visit) -> Page:

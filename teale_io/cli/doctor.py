@@ -3,19 +3,23 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 import structlog
 
-from teale_io.cli import checkup, checkup_models, checkup_relay
+from teale_io.cli import checkup, checkup_models, checkup_network, checkup_relay
 from teale_io.cli.app import App, json_option, pass_app
 from teale_io.cli.checkup import Finding, Level
+from teale_io.cli.checkup_network import ServerOption
 from teale_io.cli.client import NodeApi, decoded
 from teale_io.cli.exits import CliError, Exit
 from teale_io.cli.process import FoundNode, find_node
 from teale_io.cli.views import NodeView
-from teale_io.config import load_config, with_environment
+from teale_io.config import Config, load_config, with_environment
+from teale_io.netcheck import Netcheck, Server
 from teale_io.node_app import require_joinable
 from teale_proto.errors import TealeError
 
@@ -24,23 +28,42 @@ _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 @click.command()
 @click.option("--skip-models", is_flag=True, help="Leave the models alone; to load a large one takes a while.")
+@click.option("--netcheck", is_flag=True, help="Find out what NATs do to UDP; what follows asks for it too.")
+@click.option(
+    "--stun",
+    "servers",
+    multiple=True,
+    type=ServerOption(),
+    metavar="HOST[:PORT]",
+    help="A STUN server to ask, beside the relay; may be given more than once.",
+)
+@click.option("--port-mapping", is_flag=True, help="Have the gateway open a port (PCP, NAT-PMP), and close it again.")
+@click.option(
+    "--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep in this file how the NATs behave (TOML)."
+)
 @json_option
 @pass_app
-def doctor(app: App, skip_models: bool) -> int:
+def doctor(
+    app: App, *, skip_models: bool, netcheck: bool, servers: tuple[Server, ...], port_mapping: bool, save: Path | None
+) -> int:
     """Check configuration, key, ports, network, relay, clock, models, disk; say what to do about what is wrong.
 
     A running node is asked; otherwise things are tried out, and nothing is changed by it. Each finding is ok, warn or
     fail. The exit code is 1 if there is any fail, else 0.
     """
     findings = []
+    wanted = _Netcheck(servers, port_mapping, save) if netcheck or servers or port_mapping or save else None
     with app.out.waiting("Looking around"), _without_log():
-        for finding in _findings(app, skip_models=skip_models):
+        for finding in _findings(app, skip_models=skip_models, netcheck=wanted):
             findings.append(finding)
             if not app.out.as_json:
                 _show(app, finding)
     worst = max((each.status for each in findings), key=list(Level).index)
     if app.out.as_json:
-        app.out.document({"status": worst.value, "findings": msgspec.to_builtins(findings)})
+        document: dict[str, Any] = {"status": worst.value, "findings": msgspec.to_builtins(findings)}
+        if wanted is not None and wanted.result is not None:
+            document["netcheck"] = checkup_network.as_builtins(wanted.result)
+        app.out.document(document)
     else:
         counted = [sum(each.status is level for each in findings) for level in Level]
         app.out.note("{} ok, {} to look at, {} to mend".format(*counted))
@@ -58,7 +81,25 @@ def _without_log() -> Iterator[None]:
         structlog.configure(**former)
 
 
-def _findings(app: App, *, skip_models: bool) -> Iterator[Finding]:
+class _Netcheck:
+    """What is wanted of a netcheck, and what came of it once it is over."""
+
+    def __init__(self, servers: tuple[Server, ...], map_port: bool, save: Path | None) -> None:
+        self._servers = servers
+        self._map_port = map_port
+        self._save = save
+        self.result: Netcheck | None = None
+
+    def findings(self, config: Config) -> Iterator[Finding]:
+        """Do it."""
+        self.result = checkup_network.look(config, self._servers, map_port=self._map_port)
+        asked = bool(checkup_network.servers_of(config, self._servers))
+        yield from checkup_network.findings(self.result, map_port=self._map_port, asked=asked)
+        if self._save is not None:
+            yield checkup_network.save(self.result, self._save)
+
+
+def _findings(app: App, *, skip_models: bool, netcheck: _Netcheck | None) -> Iterator[Finding]:
     node = find_node(app.paths)
     yield checkup.ok("node", f"runs as process {node.runtime.pid}" if node else "does not run: things are tried out")
     yield checkup.disk(app.paths)
@@ -76,6 +117,8 @@ def _findings(app: App, *, skip_models: bool) -> Iterator[Finding]:
     yield checkup.lan_interfaces(config)
     status = _status_of(node)
     yield from checkup_relay.relay(config, status)
+    if netcheck is not None:
+        yield from netcheck.findings(config)
     if skip_models:
         return
     none = checkup_models.no_models(config)

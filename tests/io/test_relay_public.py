@@ -463,7 +463,7 @@ async def test_prometheus_reads_the_metrics_and_learns_no_node() -> None:
 
 async def test_a_connection_is_one_line_and_a_message_is_none(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    async with relay(*JSON_LOG, log=log) as running:
+    async with relay("--no-stun", *JSON_LOG, log=log) as running:
 
         def talk(client: ClientConnection) -> None:
             register(client, ALICE)

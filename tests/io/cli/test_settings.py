@@ -175,7 +175,7 @@ _RANGES = {
     "lan_port": (0, 65_535),
     "api_port": (0, 65_535),
     "max_concurrent_requests": (1, 1024),
-    "queue_max": (0, 65_536),
+    "queue_max": (1, 65_536),
     "request_timeout_seconds": (1, 86_400),
     "backend_silence_seconds": (1, 86_400),
 }
