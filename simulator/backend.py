@@ -11,6 +11,7 @@ import msgspec
 
 from simulator.engine import Engine
 from simulator.rng import SplitMix64, lognormal
+from simulator.spec.units import Chance, Positive, Several, Sigma
 from teale_proto.contract import SECOND, Duration, Value
 from teale_proto.effects import StartGeneration
 from teale_proto.inputs import Failure, GenerationChunk, GenerationFailed, GenerationFinished, JobId, Task
@@ -26,17 +27,21 @@ GenerationInput: TypeAlias = GenerationChunk | GenerationFinished | GenerationFa
 class CostModel(Value, forbid_unknown_fields=True):
     """How long inference takes, how long answers are, and how often it fails."""
 
-    prefill_tokens_per_second: float = 1500.0
-    tokens_per_second: float = 40.0
-    jitter: float = 0.2
+    prefill_tokens_per_second: Positive = 1500.0
+    tokens_per_second: Positive = 40.0
+    jitter: Chance = 0.2
     """How much a token's time deviates at most, as a share of it."""
-    tokens_min: int = 8
-    tokens_max: int = 64
-    tokens_median: float | None = None
+    tokens_min: Several = 8
+    tokens_max: Several = 64
+    tokens_median: Positive | None = None
     """Answers are lognormal about this many tokens, cut off at both ends; None draws evenly between the ends."""
-    tokens_sigma: float = 0.6
-    failure_chance: float = 0.0
+    tokens_sigma: Sigma = 0.6
+    failure_chance: Chance = 0.0
     """The chance that a request fails, at a token that is drawn too."""
+
+    def __post_init__(self) -> None:
+        if self.tokens_max < self.tokens_min:
+            raise ValueError("`tokens_max` is not below `tokens_min`")
 
 
 class _Job:

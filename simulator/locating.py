@@ -9,6 +9,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
 from types import ModuleType
 from typing import Any, Final, NamedTuple, get_args
 
@@ -18,6 +19,7 @@ _NAMED: Final = re.compile(
     r"(?:Object contains unknown field )?`(?P<field>\w+)`(?:: no '(?P<culprit>[^']+)'|.*? '(?P<host>[^']+)')?"
 )
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `\w+`(?:, at `(?P<path>[^`]*)`)?$")
+_CHOICE: Final = re.compile(r"Invalid (?:enum )?value '[^']*'(?:, at `(?P<path>[^`]*)`)?$")
 _PLACED: Final = re.compile(r"^(?P<file>.*?):(?P<line>\d+): (?P<what>.*)$", re.DOTALL)
 
 
@@ -40,6 +42,7 @@ def closer(message: str, text: str) -> str:
     culprit = re.escape(named["culprit"] or named["host"] or "")
     looks = [rf"[\"']{culprit}[\"']", rf"(^|[{{,.\s]){culprit}\s*="] if culprit else []
     looks.append(rf"^\s*(\[+\s*)?[\"']?{named['field']}[\"']?\s*[\]=.]")
+    looks.append(rf"[{{,]\s*[\"']?{named['field']}[\"']?\s*[=.]")
     for look in looks:
         for number in below:
             if re.search(look, lines[number]):
@@ -47,21 +50,41 @@ def closer(message: str, text: str) -> str:
     return message
 
 
-def with_fields(message: str, kind: type[msgspec.Struct], steps_of: Callable[[str], Sequence[str | int]]) -> str:
-    """Return the message about a field that is not there with those that are, where that is clear.
+def with_choices(message: str, kind: Any, steps_of: Callable[[str], Sequence[str | int]]) -> str:
+    """Return the message about a field, or a word, that there is not with those that there are, where that is clear.
 
     `kind` is what the whole text describes, and `steps_of` splits the path in the message.
     """
-    unknown = _UNKNOWN.search(message)
-    if unknown is None:
+    unknown, choice = _UNKNOWN.search(message), _CHOICE.search(message)
+    found = unknown or choice
+    if found is None:
         return message
-    found: Any = kind
-    for step in steps_of(unknown["path"]) if unknown["path"] else ():
-        found = _below(found, step)
-    kinds = _structs(found)
-    if len(kinds) != 1:
-        return message
-    return f"{message}; there are: {', '.join(field.name for field in msgspec.structs.fields(kinds[0]))}"
+    steps = list(steps_of(found["path"])) if found["path"] else []
+    choices = _fields(_at(kind, steps)) if unknown else _words(_at(kind, steps)) or _tags(_at(kind, steps[:-1]), steps)
+    return f"{message}; there are: {', '.join(choices)}" if choices else message
+
+
+def _at(kind: Any, steps: Sequence[str | int]) -> Any:
+    for step in steps:
+        kind = _below(kind, step)
+    return kind
+
+
+def _fields(kind: Any) -> list[str]:
+    kinds = _structs(kind)
+    return [field.name for field in msgspec.structs.fields(kinds[0])] if len(kinds) == 1 else []
+
+
+def _words(kind: Any) -> list[str]:
+    """Return the values of an enumeration."""
+    enums = [each for each in (kind, *get_args(kind)) if inspect.isclass(each) and issubclass(each, Enum)]
+    return [str(member.value) for each in enums for member in each]
+
+
+def _tags(kind: Any, steps: Sequence[str | int]) -> list[str]:
+    """Return the words that tell the structures of a union apart, where the last step leads to such a word."""
+    configs = [each.__struct_config__ for each in _structs(kind)]
+    return [str(config.tag) for config in configs if steps and config.tag_field == steps[-1]]
 
 
 def _below(kind: Any, step: str | int) -> Any:
@@ -69,9 +92,8 @@ def _below(kind: Any, step: str | int) -> Any:
     if isinstance(step, int):
         inner = [each for each in get_args(kind) if each is not Ellipsis]
         return inner[0] if inner else None
-    kinds = _structs(kind)
-    fields = msgspec.structs.fields(kinds[0]) if len(kinds) == 1 else ()
-    return next((field.type for field in fields if field.name == step), None)
+    types = [field.type for each in _structs(kind) for field in msgspec.structs.fields(each) if field.name == step]
+    return types[0] if types and all(each == types[0] for each in types) else None
 
 
 def _structs(kind: Any) -> list[type[msgspec.Struct]]:
@@ -124,5 +146,6 @@ def _complaint_about_call(call: ast.Call, kind: type[msgspec.Struct]) -> Complai
         try:
             msgspec.convert(value, fields[name].type)
         except msgspec.ValidationError as error:
-            return Complaint(node.lineno, f"`{name}` of {kind.__name__}: {error}")
+            said = with_choices(str(error), fields[name].type, lambda _: ())
+            return Complaint(node.lineno, f"`{name}` of {kind.__name__}: {said}")
     return None

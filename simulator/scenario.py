@@ -21,7 +21,7 @@ from simulator.host import CoreError
 from simulator.report import Report
 from simulator.trace import Subscriber
 from simulator.world import World
-from teale_proto.contract import Duration, Instant
+from teale_proto.contract import SECOND, Duration, Instant
 
 if TYPE_CHECKING:
     from simulator.spec.world_spec import WorldSpec
@@ -30,7 +30,7 @@ ENDINGS: Final = (".py", ".toml")
 """What the files of scenarios end in."""
 
 PROGRESS_STEPS: Final = 400
-"""How often a run says how far it is."""
+"""How often a run says how far it is, at least; one that lasts longer does so every second of virtual time."""
 
 _DESCRIPTIONS: Final = ("access", "faults", "load", "population", "world_spec")
 """The modules of `simulator.spec` whose classes make up a description."""
@@ -166,14 +166,15 @@ def run(
         with seldom_collected():
             scenario.build(world)
             # Stopping on the way changes nothing: events happen at the same instants in the same order.
-            steps = 1 if progress is None else PROGRESS_STEPS
+            steps = 1 if progress is None else max(PROGRESS_STEPS, scenario.lasts // SECOND)
             for step in range(1, steps + 1):
                 world.run_until(scenario.lasts * step // steps)
                 if progress is not None:
                     progress(world.engine.now)
     except CoreError:
         raise
-    except Exception as error:
+    # A program that ends itself must not end what judges it, least of all with an exit code of its own.
+    except (Exception, SystemExit) as error:
         source = getattr(getattr(scenario.build, "__code__", None), "co_filename", "")
         if scenario.spec is not None or not _is_within(error, Path(source)):
             # Not the scenario's doing, but a bug of the simulator.
@@ -185,15 +186,14 @@ def run(
 
 
 def _from_toml(path: Path) -> Scenario:
-    from simulator.locating import closer, with_fields
-    from simulator.spec.reading import SpecError, read_toml, steps_of
-    from simulator.spec.world_spec import WorldSpec
+    from simulator.locating import closer
+    from simulator.spec.reading import SpecError, read_toml
 
     try:
         spec = read_toml(path)
     except SpecError as error:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        raise ScenarioError(with_fields(closer(str(error), text), WorldSpec, steps_of)) from error
+        raise ScenarioError(closer(str(error), text)) from error
     from simulator.spec.build import scenario_of
 
     return scenario_of(spec)
@@ -220,7 +220,7 @@ def _module(text: str, path: Path) -> ModuleType:
         exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - a scenario is a program
     except SyntaxError as error:
         raise ScenarioError(f"{error.filename}:{error.lineno}: not valid Python: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{_place(error, path)}: loading the scenario failed: {error!r}"
         raise ScenarioError((_complaint(text, path) if _is_of_spec(error) else None) or message) from error
     finally:
@@ -228,7 +228,7 @@ def _module(text: str, path: Path) -> ModuleType:
     return module
 
 
-def _is_of_spec(error: Exception) -> bool:
+def _is_of_spec(error: BaseException) -> bool:
     """Whether a description refused its values: its fields do not know the name, or their check raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return isinstance(error, TypeError) or Path(last.filename).parent.name == "spec"

@@ -23,7 +23,7 @@ DISCOVER_SOON_TIMES: Final = 3
 DISCOVERED_MAX: Final = 16
 """Nodes asked for at once: twice the sessions that a node keeps by default.
 
-Listings are most of what a relay sends to nodes that ask for all that it would list (docs/explanation/relay-scaling.md).
+Listings are most of what a relay sends to nodes that ask for all it would list (docs/explanation/relay-scaling.md).
 """
 
 

@@ -1,5 +1,6 @@
 """`teale-sim fuzz` and `teale-sim replay`: random worlds until a rule is broken, and that event again."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -46,11 +47,11 @@ def fuzz(
     def shown(finding: Finding) -> None:
         broken, console = finding.broken, Output()
         console.line(f"seed {finding.seed}: {broken.rule}", style="bold red")
-        console.line(f"  {broken.at / 1e6:.6f} s  {broken.host}  {broken.what}")
+        console.violation(broken.at, broken.host, broken.what)
         shrunk = "" if finding.shrunk is None else f", shrunk in {finding.runs} runs to {finding.shrunk}"
         console.line(f"  {finding.found}{shrunk}")
         if finding.capsule is not None:
-            console.line(f"  teale-sim replay {finding.capsule}")
+            console.line(f"  {shlex.join(['teale-sim', 'replay', finding.capsule])}")
 
     try:
         with progress.campaign() as tell:
@@ -111,9 +112,11 @@ def replay(capsule: Path, *, as_json: bool, tail: bool, out: Path | None) -> int
         broken = report.found
         if broken is not None:
             console.line(broken.rule, style="bold red")
-            console.line(f"  {broken.at / 1e6:.6f} s  {broken.host}  {broken.what}")
+            console.violation(broken.at, broken.host, broken.what)
         console.line(f"seed {report.seed}, {report.size}: {report.explanation}")
         console.line(f"digest {report.found_digest}, in the capsule {report.expected_digest}")
+    if out is not None:
+        Output(as_json=as_json).note(f"results: {out}")
     is_well = report.found is None and not report.same_code
     return Exit.OK if is_well else Exit.VIOLATED
 
@@ -124,4 +127,4 @@ def _record(capsule: Path, out: Path) -> None:
     from simulator.spec.build import scenario_of
 
     loaded = load(capsule)
-    recorded(scenario_of(loaded.spec), loaded.seed, f"teale-sim replay {capsule}", out, trace=True)
+    recorded(scenario_of(loaded.spec), loaded.seed, shlex.join(["teale-sim", "replay", str(capsule)]), out, trace=True)

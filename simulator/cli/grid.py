@@ -67,6 +67,8 @@ def grid(*, kinds: str, seed: int, latency: float, loss: float, birthday: bool, 
     from simulator.nat_grid import Conditions, Grid, run_cell
 
     stacks = _stacks(kinds)
+    if out is not None:
+        _check_folder(out)
     conditions = Conditions(seed=seed, latency=round(latency * MILLISECOND), loss=loss, birthday=birthday)
     cells = []
     with counted("pairs of NATs", len(stacks) ** 2) as advance:
@@ -138,11 +140,14 @@ def _shown(cell: "Cell") -> Text:
     return Text(f"{cell.outcome.value}{took}{mark}", _STYLES.get(cell.outcome.value, ""))
 
 
+def _check_folder(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / "grid.json").is_file():
+        raise SimError(f"{out}: holds something other than a grid; name another directory")
+
+
 def _write(out: Path, grid: "Grid") -> None:
     from simulator.results.folder import replace_file
 
-    if out.exists() and any(out.iterdir()) and not (out / "grid.json").is_file():
-        raise SimError(f"{out}: holds something other than a grid; name another directory")
     out.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.cli.exits import Exit
+from teale_proto.contract import SECOND, Instant
 
 PIPE_WIDTH: Final = 10_000
 """Columns of what is no terminal."""
@@ -48,6 +49,10 @@ class Output:
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line for people."""
         console().print(Text(neutral(text), style), soft_wrap=True)
+
+    def violation(self, at: Instant, host: str, what: str, style: str = "") -> None:
+        """Print when and where a rule was broken, and by what."""
+        self.line("  ".join(part for part in (f"  {at / SECOND:.6f} s", host, what) if part), style)
 
     def fields(self, title: str, rows: Iterable[tuple[str | Text, str]]) -> None:
         """Print a table of names and values."""

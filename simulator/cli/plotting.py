@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from simulator.cli.exits import SimError
+from simulator.cli.exits import Exit, SimError
 from simulator.cli.options import json_option
 from simulator.cli.output import Output
+from simulator.cli.progress import busy
 
 
 @click.command()
@@ -22,9 +23,12 @@ def plot(directory: Path, *, as_json: bool) -> None:
     from simulator.results.model import ResultsError
 
     try:
-        redraw(directory)
+        with busy("drawing"):
+            redraw(directory)
     except ResultsError as error:
         raise SimError(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise SimError("stopped; what was drawn by then is new, and the rest as it was", Exit.INTERRUPTED) from error
     drawn = [directory / REPORT, *sorted((directory / PLOTS).iterdir())]
     out = Output(as_json=as_json)
     if as_json:

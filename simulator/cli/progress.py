@@ -52,6 +52,16 @@ def counted(name: str, total: int) -> Iterator[Advance]:
 
 
 @contextmanager
+def busy(name: str) -> Iterator[None]:
+    """Show that something goes on of which nobody knows how far it is."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(neutral(name)):
+        yield
+
+
+@contextmanager
 def campaign() -> Iterator["OnProgress | None"]:
     """Show how far a campaign is, what it found, and its own estimate; gives what it is to tell."""
     if not sys.stderr.isatty():

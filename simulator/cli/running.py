@@ -12,10 +12,10 @@ from simulator import scenario as scenarios
 from simulator.cli.exits import Exit, SimError
 from simulator.cli.options import json_option, knobs_options, out_option, seed_option
 from simulator.cli.output import Output
-from simulator.cli.progress import virtual_time
+from simulator.cli.progress import busy, virtual_time
 from simulator.host import CoreError
 from simulator.report import Report
-from simulator.scenario import Scenario
+from simulator.scenario import Scenario, ScenarioError
 from simulator.sweep.values import typed
 from simulator.world import World
 
@@ -24,6 +24,12 @@ from simulator.world import World
 @click.argument("scenario")
 @seed_option
 @knobs_options
+@click.option(
+    "--nat",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Put the first population behind the NATs of this profile, which `teale doctor --save` keeps.",
+)
 @json_option
 @click.option("--digest", "digest_only", is_flag=True, help="Print nothing but the digest of the trace.")
 @out_option("the results: summary, metrics, plots and a page")
@@ -36,6 +42,7 @@ def run(
     seed: int,
     settings: tuple[tuple[str, Any], ...],
     fidelity: str | None,
+    nat: Path | None,
     as_json: bool,
     digest_only: bool,
     out: Path | None,
@@ -51,6 +58,9 @@ def run(
     if out is None and (trace or capture or metrics):
         raise click.UsageError("--trace, --capture and --metrics say what to keep in --out DIR, which is missing.")
     loaded = chosen(scenario, settings, fidelity)
+    if nat is not None:
+        settings = (*settings, _behind(nat, loaded))
+        loaded = chosen(scenario, settings, fidelity)
     command = repeating(scenario, seed, settings, fidelity)
     try:
         report = recorded(loaded, seed, command, out, trace=trace, capture=capture, metrics=metrics or "csv")
@@ -73,6 +83,20 @@ def chosen(scenario: str, settings: tuple[tuple[str, Any], ...], fidelity: str |
     return scenarios.with_settings(scenarios.load(scenario), {**dict(settings), **more})
 
 
+def _behind(file: Path, loaded: Scenario) -> tuple[str, Any]:
+    """Return the setting that puts the first population behind the NATs of a profile; its lines stay."""
+    from simulator.spec.profile import read_profile
+    from simulator.spec.reading import SpecError
+
+    if loaded.spec is None or not loaded.spec.populations:
+        raise ScenarioError(f"--nat: the scenario {loaded.name!r} has no population to put behind a NAT")
+    try:
+        profile = read_profile(file)
+    except SpecError as error:
+        raise ScenarioError(str(error)) from error
+    return "populations[0].access", profile.access(loaded.spec.populations[0].mixture)
+
+
 def repeating(scenario: str, seed: int, settings: tuple[tuple[str, Any], ...], fidelity: str | None) -> str:
     """Return the command that does a run again."""
     words = ["teale-sim", "run", scenario, "--seed", str(seed)]
@@ -90,7 +114,7 @@ def show(report: Report, command: str) -> None:
         ("requests", f"{requests.asked} asked, {requests.attempts} attempts, {requests.retried} retried"),
         ("outcomes", _counts(requests.outcomes)),
         ("served by path", _counts(requests.served_by_path)),
-        ("first token", f"p50 {_ms(requests.first_token_p50_ms)}, p90 {_ms(requests.first_token_p90_ms)}"),
+        ("first piece", f"p50 {_ms(requests.first_token_p50_ms)}, p90 {_ms(requests.first_token_p90_ms)}"),
         ("hosts crashed", f"{report.hosts_crashed}; peers reported lost: {report.peers_lost}"),
         ("simulated", f"{report.simulated_seconds:.1f} s in {report.wall_seconds:.2f} s of wall time"),
         ("events", f"{report.events}; trace entries: {report.trace_entries}"),
@@ -103,7 +127,7 @@ def show(report: Report, command: str) -> None:
     out.fields(f"{report.scenario}, seed {report.seed}", rows)
     for check in report.checks:
         for violation in check.violations:
-            out.line(f"{violation.at / 1e6:.6f} s  {violation.host}  {violation.what}", style="red")
+            out.violation(violation.at, violation.host, violation.what, "red")
     if not report.passed:
         out.line(f"repeat with: {command}")
 
@@ -135,8 +159,9 @@ def recorded(
         with ExitStack() as stack:
             recorder = stack.enter_context(Recorder(world, out, trace=trace, capture=capture, metrics=Metrics(metrics)))
             report = _shown(loaded, seed, world)
-            source, calibration = source_of(loaded), calibrated(world)
-            recorder.finish(report, command=command, source=source, calibration=calibration)
+            with busy("drawing and writing the results"):
+                source, calibration = source_of(loaded), calibrated(world)
+                recorder.finish(report, command=command, source=source, calibration=calibration)
     except ResultsError as error:
         raise SimError(str(error)) from error
     return report

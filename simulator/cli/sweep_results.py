@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,9 +15,9 @@ from simulator.cli.progress import counted
 from simulator.cli.running import chosen
 from simulator.results.provenance import made_by
 from simulator.sweep.engines import EngineError, run_here, run_on_dask
-from simulator.sweep.files import FORMAT, FORMAT_VERSION, FilesError, Sweep, check_folder, write
+from simulator.sweep.files import FORMAT, FORMAT_VERSION, FilesError, Sweep, reserved, write
 from simulator.sweep.plan import Job, plan
-from simulator.sweep.rows import Row
+from simulator.sweep.rows import Row, figure_names
 from simulator.sweep.summary import Cell, Estimate, summarize
 from simulator.sweep.values import Axis, shown, typed, typed_all
 
@@ -48,18 +49,21 @@ def sweep(
     scheduler: str | None,
 ) -> Exit:
     """Do the runs, write and show what came of them; raises SimError and ScenarioError before any, where it can."""
+    known = figure_names()
+    strange = [figure for figure in figures if figure not in known]
+    if strange:
+        raise click.UsageError(f"There is no figure {strange[0]!r}; there are: {', '.join(known)}.")
     scenario = chosen(asked.scenario, asked.settings, asked.fidelity)
     file = scenarios.find(asked.scenario)
     jobs = plan(scenario, file, axes=asked.axes, first_seed=asked.first_seed, seeds=asked.seeds)
     try:
-        if out is not None:
-            check_folder(out, parquet=parquet)
-        rows = _rows(jobs, asked.scenario, workers, scheduler)
+        with nullcontext() if out is None else reserved(out, parquet=parquet):
+            rows = _rows(jobs, asked.scenario, workers, scheduler)
+            result = _sweep(asked, rows)
+            if out is not None:
+                write(out, result, parquet=parquet)
     except (EngineError, FilesError) as error:
         raise SimError(str(error)) from error
-    result = _sweep(asked, rows)
-    if out is not None:
-        write(out, result, parquet=parquet)
     _show(result, figures or FIGURES, console)
     if out is not None:
         console.note(f"results: {out}")
@@ -105,10 +109,6 @@ def _command(asked: Asked) -> str:
 
 
 def _show(sweep: Sweep, figures: Sequence[str], out: Output) -> None:
-    known = dict.fromkeys(name for row in sweep.rows for name in row.metrics)
-    strange = [figure for figure in figures if known and figure not in known]
-    if strange:
-        raise click.UsageError(f"There is no figure {strange[0]!r}; there are: {', '.join(known)}.")
     if out.as_json:
         out.document(sweep)
         return

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from simulator.fuzz.capsule import Capsule, save, this_code
+from simulator.fuzz.capsule import Capsule, check_folder, save, this_code
 from simulator.fuzz.shrink import Shrunk
 from simulator.fuzz.trial import Trial
 from simulator.fuzz.values import Broken, CampaignReport, Finding, OnProgress, Progress, Size
@@ -44,10 +44,13 @@ def campaign(
     `minutes` of real time limit the running of worlds, not the shrinking after it; None is no limit. `workers` are
     processes; 0 runs everything in this one. After `findings_max` findings no more worlds are run. Capsules are
     written into `folder`, where one is given. Ctrl-C ends the campaign with what has been found by then.
-    Raises CapsuleError where a capsule cannot be written, and ValueError for numbers that make no sense.
+    Raises CapsuleError where capsules cannot be written (before anything is run, if that can be seen by then), and
+    ValueError for numbers that make no sense.
     """
     if first_seed < 0 or seeds < 1 or workers < 0 or findings_max < 1 or (minutes is not None and minutes <= 0):
         raise ValueError("seeds and findings are counted from 1, the first seed and workers from 0, and time passes")
+    if folder is not None:
+        check_folder(folder)
     run = _Campaign(first_seed, seeds, minutes, workers, planted, findings_max, on_progress)
     with Workers(workers) as pool:
         run.work(pool)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from simulator.fuzz.values import Broken, Size
+from simulator.results.folder import check_writable, replace_file
 from simulator.spec.world_spec import FORMAT as SPEC_FORMAT
 from simulator.spec.world_spec import WorldSpec
 from teale_proto.contract import Value
@@ -77,12 +78,23 @@ class Capsule(Value, forbid_unknown_fields=True, kw_only=True):
         return f"seed-{self.seed}-{slug}.json"
 
 
+def check_folder(folder: Path) -> None:
+    """Raise CapsuleError unless capsules can be written into a folder, or it can be made: before it is needed."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise CapsuleError(f"{there}: is not a directory")
+    try:
+        check_writable(there)
+    except OSError as error:
+        raise CapsuleError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
 def save(capsule: Capsule, folder: Path) -> Path:
     """Write a capsule into a folder, which is made where it is missing; returns the file. Raises CapsuleError."""
     path = folder / capsule.file_name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(capsule.json())
+        replace_file(path, capsule.json())
     except OSError as error:
         raise CapsuleError(f"{path}: cannot be written: {error.strerror}") from error
     return path

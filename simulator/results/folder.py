@@ -7,7 +7,7 @@ results are ever replaced; a directory with anything else in it is left alone.
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import NamedTemporaryFile, mkdtemp
 from typing import Final
 
 import msgspec
@@ -78,12 +78,14 @@ class Draft:
         self.target: Final = target
         _check_replaceable(target)
         try:
+            if target.parent.exists() and not target.parent.is_dir():
+                raise ResultsError(f"{target.parent}: is not a directory")
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path: Final = Path(mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
             # mkdtemp makes it for one user alone; results are as public as any other file of his.
             self.path.chmod(0o755)
         except OSError as error:
-            raise ResultsError(f"{target}: cannot be written: {error}") from error
+            raise ResultsError(f"{target}: cannot be written: {error.strerror or error}") from error
 
     def publish(self) -> None:
         """Put the directory in place of former results; raises ResultsError where that cannot be done."""
@@ -99,12 +101,18 @@ class Draft:
                     former.rename(self.target)
                 raise
         except OSError as error:
-            raise ResultsError(f"{self.target}: cannot be written: {error}") from error
+            raise ResultsError(f"{self.target}: cannot be written: {error.strerror or error}") from error
         shutil.rmtree(former, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove what was written so far."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError unless files can be made in a directory."""
+    with NamedTemporaryFile(prefix=".", suffix=".partial", dir=folder):
+        pass
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -113,7 +121,7 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         draft.write_bytes(data)
         draft.replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise

@@ -14,7 +14,7 @@ from simulator.report import ABANDONED
 from simulator.results.model import Dropped, Event, PathRow, RequestRow
 from simulator.results.series import Series
 from simulator.trace import Entry
-from teale_proto.contract import Instant, Value
+from teale_proto.contract import MILLISECOND, Instant, Value
 from teale_proto.effects import (
     CloseConnection,
     PeerState,
@@ -39,6 +39,9 @@ REQUESTS_MAX: Final = 1_000_000
 PATHS_MAX: Final = 200_000
 EVENTS_MAX: Final = 2_000
 """Rows that are kept of each table; the rest is counted."""
+
+_TIMES: Final = frozenset({"bad", "each", "good", "jitter", "latency", "reordered_by"})
+"""Fields of events, and of what is in them, that are durations."""
 
 OPEN: Final = "open"
 FINISHED: Final = "finished"
@@ -325,7 +328,13 @@ def _detail(value: Value) -> str:
     if isinstance(value, HostCrashed):
         return ""
     fields = ((name, getattr(value, name)) for name in type(value).__struct_fields__)
-    return "; ".join(f"{name.replace('_', ' ')} {_plain(field)}" for name, field in fields)
+    return "; ".join(_named(name, field) for name, field in fields)
+
+
+def _named(name: str, field: object) -> str:
+    """Return a field with its name, and times with their unit."""
+    shown = f"{field / MILLISECOND:g} ms" if name in _TIMES and isinstance(field, int) else _plain(field)
+    return f"{name.replace('_', ' ')} {shown}"
 
 
 def _plain(field: object) -> str:
@@ -334,7 +343,7 @@ def _plain(field: object) -> str:
     if isinstance(field, tuple | list):
         return ", ".join(_plain(each) for each in field) or "none"
     if isinstance(field, Value):
-        return ", ".join(f"{name.replace('_', ' ')} {_plain(each)}" for name, each in _said(field)) or "as usual"
+        return ", ".join(_named(name, each) for name, each in _said(field)) or "as usual"
     return str(field)
 
 

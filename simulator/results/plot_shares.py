@@ -180,11 +180,11 @@ def _latency_sentence(
     first: Sequence[tuple[RequestRow, int | None]], ended: Sequence[tuple[RequestRow, int | None]]
 ) -> str:
     parts = []
-    for rows, what in ((first, "had its first token"), (ended, "was complete")):
+    for rows, what in ((first, "the streamed answers had their first token"), (ended, "all answers were complete")):
         waits = sorted((at - row.asked_at) / SECOND for row, at in rows if at is not None)
         if waits:
             half, most = _quantile(waits, 0.5), _quantile(waits, 0.9)
-            parts.append(f"half of what was asked {what} within {half:.2f} s and nine tenths within {most:.2f} s")
+            parts.append(f"half of {what} within {half:.2f} s and nine tenths within {most:.2f} s")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}. The number after each path is how many requests took it."
 

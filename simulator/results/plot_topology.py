@@ -217,7 +217,7 @@ def _draw_groups(axes: Axes, relays: Sequence[HostInfo], nodes: Sequence[HostInf
     )
     axes.add_patch(box)
     names = [shown(host.name) for host in relays[:RELAYS_DRAWN_MAX]]
-    text = "\n".join(names[:2]) if len(relays) <= 2 else f"{len(relays)} relays and servers"
+    text = "\n".join(names[:2]) if len(relays) <= 2 else _servers(relays).replace(" and ", "\nand ")
     axes.text(0, 0, text or "no relay", ha="center", va="center", fontsize=8, color="#000000", zorder=3)
 
 
@@ -226,9 +226,15 @@ def _kind_of_group(host: HostInfo) -> str:
     return host.behind or (ALONE if group_of(host) == ALONE else "on a LAN")
 
 
+def _servers(relays: Sequence[HostInfo]) -> str:
+    """Return how many relays there are, and how many others that are no nodes: STUN servers, gateways."""
+    count = sum(host.role == "relay" for host in relays)
+    others = len(relays) - count
+    return plural(count, "relay") + (f" and {plural(others, 'other server')}" if others else "")
+
+
 def _sentence(relays: Sequence[HostInfo], nodes: Sequence[HostInfo], *, is_detailed: bool) -> str:
-    servers = "1 relay" if len(relays) == 1 else f"{len(relays)} relays and other servers"
-    text = f"{plural(len(nodes), 'node')} and {servers}"
+    text = f"{plural(len(nodes), 'node')}, {_servers(relays)}"
     if not is_detailed:
         groups = len({_kind_of_group(host) for host in nodes})
         return f"{text}, too many to draw: each circle is one of {plural(groups, 'group')} of nodes."

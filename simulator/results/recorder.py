@@ -50,12 +50,7 @@ class Source(NamedTuple):
 
 
 def source_of(scenario: Scenario) -> Source | None:
-    """Return the description that a scenario was made from, with all its knobs as they were, or else its Python file.
-
-    None is for one that came from neither.
-    """
-    if scenario.spec is not None:
-        return Source("scenario.json", _pretty(scenario.spec))
+    """Return the Python file that a scenario came from; None for one that came from no file, or is a description."""
     try:
         path = Path(inspect.getsourcefile(scenario.build) or "")
         return Source("scenario.py", path.read_bytes())
@@ -80,7 +75,7 @@ class Recorder:
         metrics: Metrics = Metrics.CSV,
     ) -> None:
         if not tables.can_write(metrics):
-            raise ResultsError("writing Parquet needs pyarrow: pip install 'teale[parquet]'")
+            raise ResultsError(tables.WITHOUT_PYARROW)
         self._world = world
         self._metrics = metrics
         self._observer = Observer(world.node_ids.get)
@@ -97,7 +92,7 @@ class Recorder:
                 self._tap = self._opened_capture()
         except OSError as error:
             self._abandon()
-            raise ResultsError(f"{folder}: cannot be written: {error}") from error
+            raise ResultsError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,9 @@ from teale_proto.contract import Value
 Row = TypeVar("Row", bound=Value)
 
 
+WITHOUT_PYARROW: Final = "Parquet needs pyarrow, which comes with the extra `parquet`: pip install 'teale[parquet]'"
+
+
 class Metrics(Enum):
     """How tables are stored."""
 
@@ -63,6 +66,8 @@ def _plain(value: object) -> object:
 
 
 def _read_csv(path: Path, kind: type[Row]) -> Iterable[Row]:
+    if not path.read_bytes().endswith(b"\n"):
+        raise DamagedResults(f"{path}: is cut off: its last line has no end")
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file, strict=True)
         _check_columns(path, kind, next(reader, []))
@@ -103,7 +108,7 @@ def _write_parquet(path: Path, kind: type[Value], rows: Sequence[Value]) -> None
 
 def _read_parquet(path: Path, kind: type[Row]) -> Iterable[Row]:
     if not can_write(Metrics.PARQUET):
-        raise DamagedResults(f"{path}: reading Parquet needs pyarrow: pip install 'teale[parquet]'")
+        raise DamagedResults(f"{path}: {WITHOUT_PYARROW}")
     parquet = importlib.import_module("pyarrow.parquet")
     # A file that is opened first: pyarrow keeps its own open when it cannot read it.
     with path.open("rb") as file:

@@ -4,13 +4,13 @@ Every fault names its host or site and its instants in seconds. What it does is 
 fault finds its host dead already, or its population shrunk, makes it do nothing.
 """
 
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
 from simulator.events import Crash as How
 from simulator.rng import SplitMix64, weighted
-from simulator.spec.units import Chance, Count, Positive, Seconds, Weight
+from simulator.spec.units import Chance, Loss, Positive, Seconds, Weight
 from teale_proto.contract import Value
 
 
@@ -35,6 +35,9 @@ class Partition(Value, tag_field="kind", tag="partition", forbid_unknown_fields=
     until: Seconds
     both_ways: bool = True
 
+    def __post_init__(self) -> None:
+        _check_order(self.at, self.until)
+
 
 class NatReboot(Value, tag_field="kind", tag="nat reboot", forbid_unknown_fields=True):
     """The NATs of a host's site forget all sessions; with `rebind`, the site gets other outside addresses too."""
@@ -50,10 +53,13 @@ class BadWeather(Value, tag_field="kind", tag="bad weather", forbid_unknown_fiel
     host: str
     at: Seconds
     until: Seconds
-    loss: Chance = 0.0
-    corruption: Chance = 0.0
+    loss: Loss = 0.0
+    corruption: Loss = 0.0
     duplication: Chance = 0.0
     reordering: Chance = 0.0
+
+    def __post_init__(self) -> None:
+        _check_order(self.at, self.until)
 
 
 class SlowNode(Value, tag_field="kind", tag="slow node", forbid_unknown_fields=True):
@@ -64,12 +70,15 @@ class SlowNode(Value, tag_field="kind", tag="slow node", forbid_unknown_fields=T
     until: Seconds
     delay: Positive = 0.5
 
+    def __post_init__(self) -> None:
+        _check_order(self.at, self.until)
+
 
 class ClockSkew(Value, tag_field="kind", tag="clock skew", forbid_unknown_fields=True):
     """A host's clock runs fast (or slow, below nought) by so many parts per million from its next life on."""
 
     host: str
-    ppm: float
+    ppm: Annotated[float, msgspec.Meta(ge=-500_000, le=500_000)]
 
 
 class Roam(Value, tag_field="kind", tag="roam", forbid_unknown_fields=True):
@@ -90,13 +99,16 @@ WEIGHTS: Final = {
 }
 """How often each kind of fault is drawn, unless a description says otherwise."""
 
+FAULTS_MAX: Final = 10_000
+"""Faults of one plan."""
+
 Fault: TypeAlias = Crash | Partition | NatReboot | BadWeather | SlowNode | ClockSkew | Roam
 
 
 class RandomFaults(Value, forbid_unknown_fields=True):
     """A plan that is drawn: so many faults, all of which are over by `until`."""
 
-    count: Count = 4
+    count: Annotated[int, msgspec.Meta(ge=0, le=FAULTS_MAX)] = 4
     since: Seconds = 15.0
     until: Seconds = 60.0
     longest: Positive = 20.0
@@ -107,6 +119,8 @@ class RandomFaults(Value, forbid_unknown_fields=True):
         strange = [name for name in self.weights if name not in _DRAWN]
         if strange:
             raise ValueError(f"`weights`: no {strange[0]!r}; there are {', '.join(_DRAWN)}")
+        if sum(self.weights.values()) <= 0:
+            raise ValueError("`weights`: at least one weight must be positive")
         if self.until < self.since:
             raise ValueError("`until` is not before `since`")
 
@@ -142,6 +156,11 @@ def hosts_of(fault: Fault) -> tuple[str, ...]:
 
 
 _DRAWN: Final = ("crash", "relay death", "partition", "nat reboot", "bad weather", "slow node", "clock skew", "roam")
+
+
+def _check_order(at: float, until: float) -> None:
+    if until < at:
+        raise ValueError(f"`until` is {until:g}, and so before `at`, {at:g}")
 
 
 def _between(rng: SplitMix64, low: float, high: float) -> float:

@@ -6,24 +6,25 @@ into a list of `AskSpec`: the run itself throws no dice, so a list can be cut do
 
 from collections.abc import Sequence
 from math import cos, pi
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from simulator.rng import SplitMix64, exponential, lognormal, weighted
-from simulator.spec.units import Chance, Count, Positive, Seconds
+from simulator.spec.units import Chance, Positive, Seconds, Sigma, Weight, Words
 from teale_proto.contract import Value
 
 DAY: Final = 86_400.0
+MODELS_MAX: Final = 10_000
+ASKS_MAX: Final = 1_000_000
+"""Requests of one run."""
 
 
 class Models(Value, forbid_unknown_fields=True):
     """The catalogue: model `n` (from 1) is asked for in proportion to 1 / n ** `exponent` (Zipf's law)."""
 
-    count: Count = 1
-    exponent: Seconds = 1.0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError("`count` is at least 1")
+    count: Annotated[int, Meta(ge=1, le=MODELS_MAX)] = 1
+    exponent: Weight = 1.0
 
     def weights(self) -> dict[str, float]:
         """Return the popularity of each model by its name, the most popular first."""
@@ -36,7 +37,7 @@ class AskSpec(Value, forbid_unknown_fields=True):
     at: Seconds
     node: str
     model: str = "model-1"
-    words: Count = 20
+    words: Words = 20
     streaming: bool = True
     timeout: Positive = 60.0
 
@@ -54,10 +55,19 @@ class Requests(Value, forbid_unknown_fields=True):
     busiest_hour: Seconds = 20.0
     """In hours of UTC; the simulation begins at midnight."""
     words_median: Positive = 60.0
-    words_sigma: Positive = 1.0
-    words_max: Count = 4000
+    words_sigma: Sigma = 1.0
+    words_max: Words = 4000
     streaming: Chance = 0.75
     timeout: Positive = 60.0
+
+    def __post_init__(self) -> None:
+        if self.until is not None and self.until < self.since:
+            raise ValueError("`until` is not before `since`")
+
+    def count(self, nodes: int, ends: float) -> float:
+        """Return how many requests are to be expected of so many nodes."""
+        until = ends - self.timeout if self.until is None else self.until
+        return nodes * self.per_node_hour / 3600.0 * max(0.0, until - self.since)
 
     def draw(self, rng: SplitMix64, nodes: Sequence[str], models: Models, ends: float) -> tuple[AskSpec, ...]:
         """Return the requests of a run that `ends` after so many seconds, in the order of time."""

@@ -12,12 +12,13 @@ from simulator.backend import CostModel
 from simulator.net.regions import WORLD
 from simulator.rng import SplitMix64, lognormal
 from simulator.spec.access import MIXTURES, Mixture
-from simulator.spec.units import Chance, Count, Positive, Seconds, Weight
-from teale_proto.contract import Value
+from simulator.spec.units import Chance, Count, PartsPerMillion, Positive, Seconds, Several, Sigma, Weight
+from teale_proto.contract import SECOND, Value
+from teale_proto.liveness import INTERVALS
 
 ANYWHERE: Final = dict.fromkeys(WORLD.names, 1.0)
 
-Name = str
+HEARTBEATS: Final = tuple(interval / SECOND for interval in INTERVALS)
 
 
 class Churn(Value, forbid_unknown_fields=True):
@@ -25,10 +26,10 @@ class Churn(Value, forbid_unknown_fields=True):
 
     session_median: Positive = 3600.0
     """Seconds online."""
-    session_sigma: Positive = 1.0
+    session_sigma: Sigma = 1.0
     gap_median: Positive = 1800.0
     """Seconds offline."""
-    gap_sigma: Positive = 1.0
+    gap_sigma: Sigma = 1.0
     leaves_properly: Chance = 0.7
     """The chance that a node says good-bye, rather than vanish."""
 
@@ -44,7 +45,7 @@ class Churn(Value, forbid_unknown_fields=True):
 class Population(Value, forbid_unknown_fields=True):
     """So many nodes that have something in common."""
 
-    name: Name = "node"
+    name: str = "node"
     """Its members are called `name-0`, `name-1` and so on."""
     count: Count = 10
     absent: tuple[Count, ...] = ()
@@ -52,7 +53,7 @@ class Population(Value, forbid_unknown_fields=True):
     access: str | Mixture = "home"
     """A ready-made mixture of access networks by its name, or one of one's own."""
     regions: dict[str, Weight] = msgspec.field(default_factory=lambda: dict(ANYWHERE))
-    site_size: Count = 1
+    site_size: Several = 1
     """Nodes that share one access line and one LAN."""
     relay: Count = 0
     """Which of the world's relays they use."""
@@ -61,14 +62,15 @@ class Population(Value, forbid_unknown_fields=True):
     models_each: Count = 1
     """How many models a holder holds, drawn by their popularity."""
     heartbeat: Positive = 15.0
-    slots: Count = 4
+    """One of those that nodes agree on: 5, 15 or 30 s."""
+    slots: Several = 4
     """Requests that a node serves at once."""
     peers_max: Count = 8
     """Sessions through the relay that a node keeps."""
     starts_within: Seconds = 5.0
     churn: Churn | None = None
     inference: CostModel = CostModel()
-    clock_error_ppm: Seconds = 0.0
+    clock_error_ppm: PartsPerMillion = 0.0
     """The most by which a node's clock runs fast or slow, in parts per million; drawn evenly."""
 
     def __post_init__(self) -> None:
@@ -79,8 +81,11 @@ class Population(Value, forbid_unknown_fields=True):
             raise ValueError(f"`regions`: no {strange[0]!r}; there are {', '.join(WORLD.names)}")
         if not sum(self.regions.values()):
             raise ValueError("`regions`: at least one weight must be positive")
-        if self.site_size < 1:
-            raise ValueError("`site_size` is at least 1")
+        if not self.name:
+            raise ValueError("`name` is empty")
+        if self.heartbeat not in HEARTBEATS:
+            there_are = ", ".join(f"{each:g}" for each in HEARTBEATS)
+            raise ValueError(f"`heartbeat`: no {self.heartbeat:g}; there are {there_are}")
 
     @property
     def mixture(self) -> Mixture:

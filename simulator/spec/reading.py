@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from simulator.locating import with_choices
 from simulator.spec.world_spec import WorldSpec, to_builtins
 
 
@@ -46,7 +47,7 @@ def read_toml(path: Path) -> WorldSpec:
         return msgspec.convert(found, WorldSpec)
     except msgspec.ValidationError as error:
         what, steps = _parts(str(error))
-        raise SpecError(f"{path}:{line_of(text, steps)}: {what}{_named(steps)}") from error
+        raise SpecError(f"{path}:{line_of(text, steps)}: {_said(what, steps)}") from error
 
 
 def changed(spec: WorldSpec, path: str, value: Any) -> WorldSpec:
@@ -66,7 +67,7 @@ def changed(spec: WorldSpec, path: str, value: Any) -> WorldSpec:
         return msgspec.convert(found, WorldSpec)
     except msgspec.ValidationError as error:
         what, where = _parts(str(error))
-        raise SpecError(f"{path} = {value!r}: {what}{_named(where)}") from error
+        raise SpecError(f"{path} = {value!r}: {_said(what, where)}") from error
 
 
 def steps_of(path: str) -> list[str | int]:
@@ -128,7 +129,9 @@ def _keys(dotted: str) -> list[str | int]:
 
 def _below(place: Any, step: str | int, path: str) -> Any:
     """Return what is one step below, where an unset table becomes an empty one."""
-    if isinstance(place, list) and isinstance(step, int) and step < len(place):
+    if isinstance(place, list) and isinstance(step, int):
+        if step >= len(place):
+            raise SpecError(f"{path}: there is no such field: the list holds {len(place)}, counted from 0")
         return place[step]
     if isinstance(place, dict) and isinstance(step, str):
         if place.get(step) is None:
@@ -144,6 +147,10 @@ def _parts(message: str) -> tuple[str, list[str | int]]:
     # An ellipsis stands for a key of any dict, which has no place of its own in the text.
     steps = steps_of(path.replace("[...]", "")) if path else []
     return match["what"], steps
+
+
+def _said(what: str, steps: list[str | int]) -> str:
+    return with_choices(f"{what}{_named(steps)}", WorldSpec, steps_of)
 
 
 def _named(steps: list[str | int]) -> str:

@@ -13,10 +13,10 @@ from simulator.fidelity import Fidelity
 from simulator.net.regions import WORLD
 from simulator.net.weather import LINES
 from simulator.rng import stream
-from simulator.spec.faults import Fault, RandomFaults, ends_at, hosts_of
-from simulator.spec.load import AskSpec, Models, Requests
+from simulator.spec.faults import Fault, Partition, RandomFaults, ends_at, hosts_of
+from simulator.spec.load import ASKS_MAX, AskSpec, Models, Requests
 from simulator.spec.population import Population
-from simulator.spec.units import Chance, Count, Positive
+from simulator.spec.units import COUNT_MAX, Chance, Count, Positive, Several
 from teale_proto.contract import Value
 
 FORMAT: Final = 1
@@ -52,7 +52,7 @@ class RelaySpec(Value, forbid_unknown_fields=True):
 class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
     """A world, described."""
 
-    format: Count = FORMAT
+    format: Several = FORMAT
     name: str
     summary: str = ""
     lasts: Positive = 120.0
@@ -82,14 +82,30 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
         for each in self.populations:
             if each.count and each.relay >= len(self.relays):
                 raise ValueError(f"`populations`: {each.name!r} uses a missing relay, {each.relay}")
-        hosts = {*self.host_names, *self.groups}
+        nodes = sum(population.count for population in self.populations)
+        if nodes > COUNT_MAX:
+            raise ValueError(f"`populations`: {nodes} nodes are too many; at most {COUNT_MAX}")
+        if self.requests is not None and (asks := self.requests.count(nodes, self.lasts)) > ASKS_MAX:
+            raise ValueError(f"`requests`: about {asks:.3g} of them are too many; at most {ASKS_MAX}")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raise ValueError for a name that means two hosts, and for one that means none."""
+        relays, groups = frozenset(self.relay_names), frozenset(each.name for each in self.populations)
+        members = {each.member(number): each.name for each in self.populations for number in range(each.count)}
+        named = {**members, **{group: group for group in groups if group in relays}}
+        doubled = next((name for name in named if name in relays or (name in groups and name in members)), None)
+        if doubled is not None:
+            raise ValueError(f"`populations`: {named[doubled]!r} makes a second {doubled!r}; give it another name")
         for fault in self.faults:
-            strange = [host for host in hosts_of(fault) if host not in hosts]
-            if strange:
-                raise ValueError(f"`faults`: there is no host {strange[0]!r}")
-        strange = [ask.node for ask in self.asks if ask.node not in hosts]
+            for host in hosts_of(fault):
+                if host in groups and not isinstance(fault, Partition):
+                    raise ValueError(f"`faults`: {host!r} is a population; only a partition can name one")
+                if host not in members and host not in relays and host not in groups:
+                    raise ValueError(f"`faults`: there is no host {host!r}")
+        strange = [ask.node for ask in self.asks if ask.node not in members]
         if strange:
-            raise ValueError(f"`asks`: there is no host {strange[0]!r}")
+            raise ValueError(f"`asks`: there is no node {strange[0]!r}")
 
     @property
     def relay_names(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ worker that dies takes its run with it, and no other: that run becomes a row whi
 """
 
 import multiprocessing
+import re
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +20,8 @@ from simulator.sweep.plan import Job
 from simulator.sweep.rows import Row, failed, run_job
 
 CONNECT_SECONDS: Final = 10
+
+_ADDRESS: Final = re.compile(r"(\w+://)?[^\s/]+:\d+")
 
 Done = Callable[[Row], None]
 
@@ -57,6 +59,9 @@ def run_on_dask(jobs: Sequence[Job], *, scheduler: str, done: Done) -> list[Row]
         raise EngineError(
             f"Dask is not installed ({error}); it comes with the extra `dask`: pip install 'teale[dask]'"
         ) from error
+    if not _ADDRESS.fullmatch(scheduler):
+        # Dask would say so too, after half a minute and a traceback.
+        raise EngineError(f"{scheduler!r} is not the address of a scheduler, such as tcp://10.0.0.1:8786")
     try:
         # Dask declares no types.
         cluster: Any = distributed
@@ -93,7 +98,7 @@ def _in_pool(jobs: Sequence[Job], workers: int, done: Done) -> list[Row]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts) as pool:
         try:
-            with _interrupts_ignored():
+            with _interrupts_held():
                 futures = [pool.submit(run_job, job) for job in jobs]
             for future in as_completed(futures):
                 if not isinstance(future.exception(), BrokenProcessPool):
@@ -111,19 +116,20 @@ def _in_pool(jobs: Sequence[Job], workers: int, done: Done) -> list[Row]:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Have processes that are started within ignore Ctrl-C from their first moment on, since they inherit that.
+def _interrupts_held() -> Iterator[None]:
+    """Have processes that are started within hold back Ctrl-C from their first moment on, since they inherit that.
 
-    Ctrl-C reaches every process of a terminal; who planned the sweep ends it for all.
+    Ctrl-C reaches every process of a terminal; who planned the sweep ends it for all. One that is pressed within is
+    held back here too, and comes at the end.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "pthread_sigmask"):  # not on every system
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_interrupts() -> None:

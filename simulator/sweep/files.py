@@ -4,16 +4,17 @@ The tables hold nothing that depends on where the runs were done: the same sweep
 """
 
 import csv
-import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from simulator.results.folder import replace_file
+from simulator.results.folder import check_writable, replace_file
 from simulator.results.model import MadeBy
+from simulator.results.tables import WITHOUT_PYARROW, Metrics, can_write
 from simulator.sweep.rows import Row
 from simulator.sweep.summary import Cell
 from simulator.sweep.values import Axis, shown
@@ -49,17 +50,29 @@ class Sweep(Value):
     rows: tuple[Row, ...]
 
 
-def check_folder(folder: Path, *, parquet: bool) -> None:
-    """Raise FilesError unless a sweep can be written into a folder: before its runs, rather than after hours."""
-    if parquet and importlib.util.find_spec("pyarrow") is None:
-        raise FilesError(
-            "writing Parquet needs pyarrow, which comes with the extra `parquet`: pip install 'teale[parquet]'"
-        )
+@contextmanager
+def reserved(folder: Path, *, parquet: bool) -> Iterator[None]:
+    """Make a folder for a sweep, which is gone again if nothing has been written by the end.
+
+    Raises FilesError where a sweep cannot be written: before its runs, rather than after hours.
+    """
+    if parquet and not can_write(Metrics.PARQUET):
+        raise FilesError(WITHOUT_PYARROW)
     if folder.exists() and not folder.is_dir():
         raise FilesError(f"{folder}: is not a directory")
     if folder.exists() and any(folder.iterdir()) and not (folder / DOCUMENT).is_file():
         raise FilesError(f"{folder}: holds something other than a sweep; name another directory")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder)
+    except OSError as error:
+        raise FilesError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            # Only an empty one can be removed.
+            folder.rmdir()
 
 
 def write(folder: Path, sweep: Sweep, *, parquet: bool) -> None:

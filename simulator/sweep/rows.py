@@ -16,6 +16,7 @@ from simulator.report import Report
 from simulator.scenario import Scenario, ScenarioError, from_python, run, world_of
 from simulator.sweep.plan import Job
 from simulator.trace import Entry
+from simulator.world import World
 from teale_proto.contract import Value
 from teale_proto.effects import Path as PeerPath
 from teale_proto.effects import SendData, SendText
@@ -112,6 +113,11 @@ def metrics_of(report: Report, load: RelayLoad) -> dict[str, Number]:
         "events": report.events,
         "trace_entries": report.trace_entries,
     }
+
+
+def figure_names() -> tuple[str, ...]:
+    """Return the names of the headline figures, which are those of every run."""
+    return tuple(metrics_of(World(0).report("", 0.0), RelayLoad(frozenset())))
 
 
 def _scenario_of(job: Job) -> Scenario:

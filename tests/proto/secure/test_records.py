@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from teale_proto.errors import LocalError, PeerError
 from teale_proto.secure.noise import Channel, Pattern
-from teale_proto.secure.records import CONTENT_MAX, LAST, MESSAGE_MAX, MORE, RECORD_MAX, TAG_BYTES, CipherState
+from teale_proto.secure.records import (
+    CONTENT_MAX,
+    LAST,
+    MESSAGE_MAX,
+    MORE,
+    RECORD_MAX,
+    TAG_BYTES,
+    CipherState,
+    RecordCipher,
+)
 from tests.proto.secure.pairs import channels
 
 EXAMPLES = settings(derandomize=True, deadline=None, max_examples=60)
@@ -34,6 +43,11 @@ def is_dead(channel: Channel, record: bytes) -> bool:
     except PeerError as error:
         return "closed after an error" in error.reason
     return False
+
+
+def key(cipher: RecordCipher) -> bytes:
+    assert isinstance(cipher, CipherState)
+    return cipher._key
 
 
 def text(size: int) -> bytes:
@@ -235,20 +249,20 @@ def test_both_sides_move_on_to_new_keys_after_as_many_records() -> None:
     here, there = channels(rekey_after=4)
     keys = set()
     for count in range(20):
-        keys.add(here._sending._key)
-        assert here._sending._key == there._receiving._key
+        keys.add(key(here._sending))
+        assert key(here._sending) == key(there._receiving)
         assert there.open(here.seal(b"%d" % count)[0]) == b"%d" % count
     assert len(keys) == 5
 
 
 def test_the_two_directions_count_on_their_own() -> None:
     here, there = channels(rekey_after=2)
-    back = there._sending._key
+    back = key(there._sending)
     for count in range(5):
         assert there.open(here.seal(b"%d" % count)[0]) == b"%d" % count
-    assert there._sending._key == here._receiving._key == back
+    assert key(there._sending) == key(here._receiving) == back
     assert here.open(there.seal(b"answer")[0]) == b"answer"
-    assert len({back, here._sending._key}) == 2
+    assert len({back, key(here._sending)}) == 2
 
 
 def test_keys_change_in_the_middle_of_a_message() -> None:
@@ -282,7 +296,7 @@ def test_a_record_is_not_accepted_under_the_old_key() -> None:
 
 def test_a_channel_shows_and_gives_away_no_key() -> None:
     here, _ = channels()
-    for secret in (here._sending._key, here._receiving._key):
+    for secret in (key(here._sending), key(here._receiving)):
         for shown in (here, here._sending, here._receiving):
             assert secret.hex() not in repr(shown) + str(shown)
             assert repr(secret)[2:-1] not in repr(shown) + str(shown)

@@ -108,9 +108,6 @@ def test_a_violated_rule_makes_the_exit_code_1(tmp_path: Path) -> None:
 def test_the_table_shows_the_figures_that_were_asked_for(tmp_path: Path) -> None:
     path = program(tmp_path)
     assert "simulated_seconds" in call("sweep", path, "--workers", 1, "--show", "simulated_seconds").output
-    result = call("sweep", path, "--workers", 1, "--show", "beauty")
-    assert result.exit_code == 2
-    assert "There is no figure 'beauty'; there are: asked, served," in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -124,6 +121,7 @@ def test_the_table_shows_the_figures_that_were_asked_for(tmp_path: Path) -> None
         (("--engine", "dask"), "--engine dask and --scheduler ADDRESS belong together"),
         (("--scheduler", "tcp://127.0.0.1:1"), "--engine dask and --scheduler ADDRESS belong together"),
         (("--parquet",), "--out DIR"),
+        (("--show", "beauty"), "There is no figure 'beauty'; there are: asked, served,"),
         (("--seeds", 2_000_000), "2000000 runs are too many for one sweep"),
     ],
 )
@@ -137,6 +135,16 @@ def test_a_program_can_be_swept_over_its_seeds_alone(tmp_path: Path) -> None:
     result = call("sweep", program(tmp_path), "--vary", "lasts=1,2")
     assert result.exit_code == 2
     assert "is a program and has no knobs" in result.stderr
+
+
+def test_where_no_run_could_be_done_no_directory_is_left(tmp_path: Path) -> None:
+    result = call("sweep", program(tmp_path), "--engine", "dask", "--scheduler", "nowhere", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "'nowhere' is not the address of a scheduler, such as tcp://" in result.stderr
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    result = call("sweep", program(tmp_path), "--out", tmp_path / "file" / "out")
+    assert (result.exit_code, "file/out: cannot be written" in result.stderr) == (2, True)
 
 
 def test_a_directory_of_something_else_is_left_alone_and_a_former_sweep_is_replaced(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from simulator.fuzz import campaign, replay
 from simulator.fuzz.campaign import DONE, ENOUGH_FOUND, INTERRUPTED, TIME_IS_UP
-from simulator.fuzz.capsule import load
+from simulator.fuzz.capsule import CapsuleError, load
 from simulator.fuzz.values import Progress, Size
 from simulator.fuzz.workers import Died, Job, Result, TrialJob, Workers
 from simulator.spec.world_spec import Planted
@@ -83,6 +83,14 @@ def test_numbers_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="counted from"):
         campaign(first, seeds, minutes, workers, findings_max=findings)
+
+
+def test_where_no_capsule_can_be_written_no_world_is_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told: list[Progress] = []
+    with pytest.raises(CapsuleError, match="file: is not a directory"):
+        campaign(0, 1, folder=tmp_path / "file" / "capsules", on_progress=told.append)
+    assert not told
 
 
 # Processes.

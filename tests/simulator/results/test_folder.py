@@ -107,7 +107,7 @@ def test_a_directory_that_became_something_else_during_the_run_is_left_alone(tmp
 
 def test_where_nothing_can_be_written_the_error_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResultsError, match="file/inside: cannot be written"):
+    with pytest.raises(ResultsError, match="file: is not a directory"):
         Draft(tmp_path / "file" / "inside")
 
 

@@ -1,6 +1,7 @@
 """What is gathered from a trace, entry by entry."""
 
-from simulator.events import Crash, HostCrashed, HostStarted, HostStopped
+from simulator.events import Crash, HostCrashed, HostSlowed, HostStarted, HostStopped, WeatherChanged
+from simulator.net.link import Link
 from simulator.results.model import Event, PathRow, SeriesRow
 from simulator.results.observing import Observer
 from simulator.trace import Entry
@@ -180,3 +181,8 @@ def test_every_table_is_bounded_and_what_does_not_fit_is_counted() -> None:
     assert (dropped.requests, dropped.paths, dropped.events, dropped.packets) == (1, 2, 3, 6)
     assert rows(observer, 2)["requests_finished", ""] == [0, 1]
     assert rows(observer, 2)["peers_connected", "lan"] == [4, 4]
+
+
+def test_times_in_the_details_of_events_have_their_unit() -> None:
+    observer = observed((1, "alice", HostSlowed(300_000)), (2, "home", WeatherChanged(Link(latency=70_500, loss=0.1))))
+    assert [event.detail for event in observer.events] == ["each 300 ms", "link latency 70.5 ms, loss 0.1"]

@@ -48,6 +48,13 @@ def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, line: str) -> None:
         tables.read(path, SeriesRow, Metrics.CSV)
 
 
+def test_a_table_whose_end_is_missing_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "series.csv"
+    path.write_text("at,interval,metric,label,value\n0,1,m,,3\n1,1,m,,3")
+    with pytest.raises(DamagedResults, match=r"series\.csv: is cut off"):
+        tables.read(path, SeriesRow, Metrics.CSV)
+
+
 def test_a_truth_is_written_in_one_way_and_no_other_is_read(tmp_path: Path) -> None:
     path = tmp_path / "table"
     tables.write(path, RequestRow, ROWS, Metrics.CSV)

@@ -1,16 +1,20 @@
 """What descriptions leave to chance: the shares come out as written, and nobody's draws disturb another's."""
 
 from collections import Counter
+from collections.abc import Callable
+from math import inf
 from statistics import fmean, median
 
 import msgspec
 import pytest
 
+from simulator.backend import CostModel
 from simulator.rng import exponential, lognormal, normal, stream, weighted
 from simulator.spec.access import CELLULAR, HOME, MIXTURES, Mixture
-from simulator.spec.faults import Crash, RandomFaults, begins_at, ends_at, hosts_of
-from simulator.spec.load import DAY, Models, Requests
+from simulator.spec.faults import BadWeather, Crash, Partition, RandomFaults, SlowNode, begins_at, ends_at, hosts_of
+from simulator.spec.load import DAY, AskSpec, Models, Requests
 from simulator.spec.population import Churn, Population
+from simulator.spec.reading import SpecError, changed
 from simulator.spec.world_spec import WorldSpec, calm_from, settled
 from teale_proto.nat.kinds import Filtering, Mapping
 
@@ -118,9 +122,59 @@ def test_churn_has_the_medians_that_it_is_given() -> None:
         ({"faults": (Crash("node-99", 1.0),)}, "no host 'node-99'"),
         ({"populations": (Population(), Population())}, "two are called 'node'"),
         ({"populations": (Population(relay=1),)}, "a missing relay, 1"),
+        ({"populations": (Population(name="relay"),)}, "'relay' makes a second 'relay-0'"),
+        ({"populations": (Population(), Population(name="node-3"))}, "'node' makes a second 'node-3'"),
+        ({"faults": (Crash("node", 1.0),)}, "'node' is a population; only a partition can name one"),
+        ({"asks": (AskSpec(1.0, "relay-0"),)}, "there is no node 'relay-0'"),
+        ({"asks": (AskSpec(1.0, "node"),)}, "there is no node 'node'"),
+        ({"requests": Requests(per_node_hour=1e9)}, "about .* of them are too many; at most 1000000"),
+        ({"populations": (Population(count=1_000_000), Population(name="x"))}, "1000010 nodes are too many"),
     ],
 )
 def test_a_description_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         WorldSpec(**{"name": "x", **change})  # type: ignore[arg-type]  # the cases are of several types
     assert msgspec.structs.asdict(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Population(heartbeat=7.0), "no 7; there are 5, 15, 30"),
+        (lambda: Population(name=""), "`name` is empty"),
+        (lambda: CostModel(tokens_min=9, tokens_max=8), "`tokens_max` is not below `tokens_min`"),
+        (lambda: Requests(since=30.0, until=20.0), "`until` is not before `since`"),
+        (lambda: RandomFaults(weights={"crash": 0.0}), "at least one weight must be positive"),
+        (lambda: Partition(("a",), ("b",), 9.0, 8.0), "`until` is 8, and so before `at`, 9"),
+        (lambda: BadWeather("a", 9.0, 8.0), "`until` is 8, and so before `at`, 9"),
+        (lambda: SlowNode("a", 9.0, 8.0), "`until` is 8, and so before `at`, 9"),
+    ],
+)
+def test_a_part_of_a_description_that_cannot_be_is_refused(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("lasts", inf),
+        ("format", 0),
+        ("models.count", 10**9),
+        ("random_faults.count", 10**9),
+        ("populations[0].count", 10**9),
+        ("populations[0].slots", 0),
+        ("populations[0].site_size", 0),
+        ("populations[0].starts_within", 1e300),
+        ("populations[0].inference.tokens_per_second", -1),
+        ("populations[0].inference.tokens_min", 0),
+        ("populations[0].churn.session_sigma", 1e9),
+        ("requests.words_sigma", 1e9),
+        ("requests.words_max", 10**9),
+        ("faults", [{"kind": "clock skew", "host": "node-0", "ppm": -1e7}]),
+        ("faults", [{"kind": "bad weather", "host": "node-0", "at": 1, "until": 2, "loss": 1}]),
+    ],
+)
+def test_no_number_is_so_large_or_so_small_that_a_run_could_not_bear_it(path: str, value: object) -> None:
+    with pytest.raises(SpecError, match="Expected `"):
+        changed(WorldSpec(name="x"), path, value)
