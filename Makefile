@@ -55,11 +55,13 @@ $(BIN)/python:
 	@echo 'Making a virtual environment in $(VENV)'
 	@$(PYTHON) -m venv $(VENV) || { echo 'On Debian and Ubuntu: apt install python3-venv'; exit 1; }
 
-# llama.cpp is built once a machine, in about two minutes of two cores, and kept outside of the checkout.
+# llama.cpp is built once a machine, in about two minutes of two cores, and kept outside of the checkout. What makes QUIC
+# fast is installed where there is a wheel of it; it would have to be built from Rust otherwise, and is not needed.
 $(VENV)/.demo: pyproject.toml constraints.txt scripts/build_llama.sh | $(BIN)/python
 	@echo 'Installing (the first time on this machine builds llama.cpp, which takes some minutes)'
 	@wheels=$$(sh scripts/build_llama.sh $(BIN)/python) && \
-	  $(PIP) install -c constraints.txt --find-links "$$wheels" -e '.[llama]'
+	  { $(PIP) install -c constraints.txt --find-links "$$wheels" --only-binary qh3 -e '.[llama,quic]' 2>/dev/null || \
+	    $(PIP) install -c constraints.txt --find-links "$$wheels" -e '.[llama]'; }
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo

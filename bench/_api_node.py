@@ -24,7 +24,15 @@ from teale_io.inference.builtin import TINY_MODEL, builtin_backend
 from teale_io.inference.manager import BackendManager
 from teale_io.live_node import LiveNode
 from teale_io.runner import Runner
-from teale_proto.effects import Advertise, CancelGeneration, NodeEffect, StartGeneration
+from teale_proto.effects import (
+    Advertise,
+    CancelGeneration,
+    CloseSockets,
+    NodeEffect,
+    OpenSockets,
+    SendDatagram,
+    StartGeneration,
+)
 from teale_proto.inputs import NodeInput, Started, Task
 from teale_proto.node import Node, NodeConfig
 from teale_proto.secure.identity import Identity
@@ -99,7 +107,7 @@ async def main(kind: str, count: int, rounds: int) -> None:
         ours: dict[type[Any], Callable[[Any], object]] = {
             StartGeneration: manager.start,
             CancelGeneration: manager.cancel,
-            Advertise: lambda _: None,
+            **dict.fromkeys((Advertise, SendDatagram, OpenSockets, CloseSockets), lambda _: None),
         }
         runner.perform_with({**connections.performers, **live.performers, **ours})
         nursery.start_soon(runner.run)

@@ -33,10 +33,10 @@ from teale_proto.inputs import (
     Woken,
 )
 from teale_proto.link import Established, Link
-from teale_proto.peers import JOINED_BYTES_MAX
 from teale_proto.secure.identity import Identity
 from teale_proto.secure.noise import Handshake
 from teale_proto.secure.records import Channel
+from teale_proto.speaking import JOINED_BYTES_MAX
 from teale_proto.wire.cluster import InferenceChunk, ModelTransferChunk
 from teale_proto.wire.framing import FrameReader, frame
 

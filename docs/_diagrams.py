@@ -270,12 +270,13 @@ PACKAGE_LAYERS: Final = (
 
 LAYER_TEXTS: Final[Mapping[str, str]] = {
     "node": "the switchboard",
-    "seeking": "asking the relay for nodes, opening sessions with those that are wanted",
+    "node_out": "who is dialled on the LAN, what the relay is asked for, ways without it",
     "peers": "conversations, requests and work, whom one could talk to, the way through the relay, NATs",
     "peer": "one other node, one's requests, one's work, who can be asked",
     "link": "one connection, one verdict about silence, one decision, one stranger who wants to join",
     "door": "who may join, and who has guessed wrong",
     "status": "what a node knows, as values",
+    "node_address": "where a node is, as people pass it on",
     "secure": "keys, handshakes, records; messages, declared once",
     "timers": "deadlines, delays, what must now be done",
     "inputs": "what can happen",

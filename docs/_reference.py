@@ -29,7 +29,23 @@ from teale_io.relay_access import Access
 from teale_io.relay_app import main as relay_command
 from teale_io.relay_http import pages
 from teale_io.websocket_server import Page, Visit
-from teale_proto import asking, contacts, door, exchange, link, liveness, node, peers, routing, seeking, serving
+from teale_proto import (
+    absence,
+    asking,
+    contacts,
+    delivery,
+    door,
+    exchange,
+    link,
+    liveness,
+    meeting,
+    node,
+    peers,
+    routing,
+    seeking,
+    serving,
+    speaking,
+)
 from teale_proto.asking import RETRIED
 from teale_proto.effects import ReportFailed
 from teale_proto.inputs import Address, Failure
@@ -179,7 +195,11 @@ LIMIT_MODULES: Final[tuple[ModuleType, ...]] = (
     records,
     passcode,
     door,
+    meeting,
     peers,
+    speaking,
+    delivery,
+    absence,
     liveness,
     contacts,
     seeking,

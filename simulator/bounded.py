@@ -13,15 +13,19 @@ from typing import Any, Final
 
 from simulator.checkers import Checker, Watched
 from simulator.trace import Entry
-from teale_proto import asking, contacts, door, link, peers, serving
+from teale_proto import absence, asking, contacts, delivery, door, link, peers, serving
 from teale_proto.contract import SECOND, Duration, Instant, Value
 from teale_proto.inputs import Ask, Woken
+from teale_proto.nat.strategy import DEFAULT_EFFORT
 from teale_proto.relay import client_sessions, forwarding
 from teale_proto.relay.client_states import RelayClientConfig
 from teale_proto.relay.limits import RelayServerConfig
 
 EVERY: Final[Duration] = 60 * SECOND
 """How often each host is visited, of virtual time."""
+
+PER_THING: Final = 16
+"""What each host and each request may add to a collection without a limit of its own."""
 
 ITEMS_SEEN: Final = 64
 """Of a collection, so many elements are walked into."""
@@ -30,6 +34,7 @@ _RELAY: Final = RelayServerConfig()
 _CLIENT: Final = RelayClientConfig()
 
 BOUNDS: Final = {
+    "Absence._away": absence.AWAY_MAX,
     "Asking._asked": asking.ASKS_MAX,
     "Asking._by_wire_id": asking.ASKS_MAX,
     "Asked.tried": asking.ATTEMPTS_MAX,
@@ -42,7 +47,12 @@ BOUNDS: Final = {
     "ClientSessions._dismissed": client_sessions.DISMISSED_MAX,
     "ClientSessions._sessions": _CLIENT.sessions_max + peers.PEERS_MAX,
     "Forwarding._heads": forwarding.HEADS_MAX,
+    "Delivery._held": delivery.IN_FLIGHT_MAX,
+    "Delivery._kept": delivery.KEPT_MAX,
+    "Delivery._lost": delivery.IN_FLIGHT_MAX,
     "Door._proved": door.PROVED_MAX,
+    "Guesses._displaced": DEFAULT_EFFORT.guesses,
+    "Punch._opened": DEFAULT_EFFORT.sockets,
     "RelayServer._strangers": _RELAY.strangers_max,
     "Gate._idle": _RELAY.idle_addresses_max,
 }
@@ -67,7 +77,7 @@ class NothingGrows(Checker):
     rule = "every collection kept within its bound"
     kinds = (Ask, Woken)
 
-    def __init__(self, hosts: Mapping[str, Watched], *, slack: int = 64, per_thing: int = 16) -> None:
+    def __init__(self, hosts: Mapping[str, Watched], *, slack: int = 64, per_thing: int = PER_THING) -> None:
         super().__init__()
         self._hosts = hosts
         self._slack = slack

@@ -58,7 +58,7 @@ def add_clients(
         pair, side = divmod(number, 2)
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
         models = () if side else (MODEL,)
-        world.add_node(name, configs[pair % relays][side], [(INTERNET, address, LINE)], models=models)
+        world.add_node(name, configs[pair % relays][side], [(INTERNET, address, LINE)], models=models, direct=False)
         world.start(name, at=number * within // nodes)
     return names
 

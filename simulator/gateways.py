@@ -8,6 +8,8 @@ from simulator.net import igd
 from simulator.net.gateway import Gateway, Services
 from simulator.net.site import Site
 from simulator.world import World
+from teale_proto.inputs import Address
+from teale_proto.nat import pcp
 
 INSIDE: Final = "10.0.0.1"
 """The address that is left free for the gateway where those of hosts are drawn."""
@@ -32,5 +34,7 @@ def add_gateway(
         addresses=[*addresses, *groups],
         ports=(igd.HTTP_PORT,) if services.upnp else (),
     )
+    if services.pcp or services.nat_pmp:
+        world.gateways[site] = Address(addresses[0], pcp.SERVER_PORT)
     world.start(name, at=world.engine.now)
     return host

@@ -18,18 +18,24 @@ from simulator.events import CoreMisused, Crash, HostCrashed, HostMoved, HostSta
 from simulator.journal import AnyCore, Step
 from simulator.net.connection import EndOfConnection, Kind, State
 from simulator.net.link import Link
-from simulator.net.machine import Machine
+from simulator.net.machine import HostPort, Machine
 from simulator.net.network import Network
+from simulator.net.quic_packets import QUIC_BIT
 from simulator.net.site import Site
+from simulator.net.sockets import UdpSockets
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
-from teale_proto.contract import NEVER, Duration, Instant, Value
+from teale_proto.contract import NEVER, SECOND, Duration, Instant, Value
 from teale_proto.effects import (
     Advertise,
     CancelGeneration,
     CloseConnection,
+    CloseSockets,
     Connect,
+    DirectTarget,
+    OpenSockets,
     SendData,
+    SendDatagram,
     SendPing,
     SendText,
     StartGeneration,
@@ -42,21 +48,30 @@ from teale_proto.inputs import (
     ConnectionClosed,
     ConnectionId,
     ConnectionOpened,
+    DatagramReceived,
     DataReceived,
+    NetworkChanged,
     PingReceived,
     PongReceived,
     ServiceFound,
     ServiceLost,
     ServiceRecord,
+    SocketsOpened,
     StopRequested,
 )
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 
 CoreFactory: TypeAlias = Callable[[SplitMix64, Instant], AnyCore]
 """Makes the core of one life of a host, from its entropy and the instant, by its own clock, at which that begins."""
 
 Pace: TypeAlias = Callable[[Value], Duration]
 """How long an input keeps a host busy."""
+
+
+Surroundings: TypeAlias = Callable[[Machine], NetworkChanged | None]
+"""What the system of a host says about the network that it is in; None where there is nothing to say."""
+
+NETWORK_NOTICED: Final[Duration] = SECOND
+"""How long after a change of its own address a host tells its core; of what NATs do, it hears nothing at all."""
 
 
 class CoreError(Exception):
@@ -71,7 +86,8 @@ class Host:
 
     `birth` are the inputs that a core is fed at the start of each life; it listens at `ports`. With `journal`,
     everything that goes in and out is kept in `steps`, one list a life.
-    Without a trace nothing is recorded.
+    Without a trace nothing is recorded. With `sockets` it hears only what comes to these, and speaks QUIC on them;
+    with `surroundings`, its core is told about its network at the start of each life and after each move.
     """
 
     __slots__ = (
@@ -91,6 +107,7 @@ class Host:
         "_pace",
         "_ports",
         "_seed",
+        "_surroundings",
         "_trace",
         "_waiting",
         "_wrap",
@@ -116,9 +133,13 @@ class Host:
         journal: bool = False,
         clock: Clock = TRUE_CLOCK,
         pace: Pace | None = None,
+        sockets: UdpSockets | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.machine = Machine(name)
         self.machine.owner = self
+        self.machine.sockets = sockets
+        self._surroundings = surroundings
         self.lives = 0
         self.steps: list[list[Step]] = [] if journal else _NO_STEPS
         self._engine = engine
@@ -197,10 +218,13 @@ class Host:
         self._record(HostStarted(self.lives))
         self._core = self.new_core(self.lives, self._now())
         self._network.start(self.machine)
+        if self.machine.sockets is not None:
+            self.machine.sockets.reset()
         for port in self._ports:
             self._network.listen(self.machine, port)
         for event in self._birth:
             self.feed(event)
+        self._tell_network(self.lives, self.machine.ports)
         self._arm()
 
     def feed(self, event: Value) -> None:
@@ -226,9 +250,19 @@ class Host:
         self._network.stop(self.machine)
 
     def move(self, site: Site, addresses: tuple[str, ...], link: Link) -> None:
-        """Be attached to a site, and to nothing else, from now on; the core is not told."""
+        """Be attached to a site, and to nothing else, from now on; a core that cares for networks is told soon."""
         self._network.move(self.machine, site, addresses, link)
         self._record(HostMoved(site.name, addresses))
+        at = self._engine.now + NETWORK_NOTICED
+        if self._surroundings is not None:
+            self._engine.call_at(at, self._tell_network, self.lives, self.machine.ports)
+
+    def _tell_network(self, life: int, ports: tuple[HostPort, ...]) -> None:
+        """Tell the core about the network, unless it has begun another life or gone elsewhere since."""
+        if self._surroundings is not None and life == self.lives and ports is self.machine.ports:
+            changed = self._surroundings(self.machine)
+            if changed is not None:
+                self.feed(changed)
 
     def drift(self, rate_ppm: int) -> None:
         """Have the clock run at another rate from now on."""
@@ -250,12 +284,14 @@ class Host:
 
     # What the network tells, made into inputs.
 
-    def accepted(self, end: EndOfConnection, remote: Address, local: Address, host: str) -> None:
+    def accepted(
+        self, end: EndOfConnection, remote: Address, local: Address, host: str, *, direct: bool = False
+    ) -> None:
         """Number an accepted connection with the next even id."""
         self._accepted += 2
         end.id = self._accepted
         self._keep(end)
-        self._hear(end, ConnectionAccepted(end.id, remote, local, host))
+        self._hear(end, ConnectionAccepted(end.id, remote, local, host, direct))
 
     def opened(self, end: EndOfConnection) -> None:
         """Pass on that a connection is open."""
@@ -282,7 +318,14 @@ class Host:
         self._hear(end, ConnectionClosed(end.id, reason))
 
     def datagram(self, local: Address, remote: Address, data: bytes) -> None:
-        """Pass on a datagram; there are no bound ports, a core ignores what is not for its sockets."""
+        """Pass on a datagram; QUIC's are for the host itself, and what is for no socket is dropped."""
+        sockets = self.machine.sockets
+        if sockets is not None:
+            if local.port not in sockets:
+                return
+            if data and data[0] & QUIC_BIT:
+                self._network.receive_quic(self.machine, local, remote, data)
+                return
         self._hear(None, DatagramReceived(local, remote, data))
 
     def found(self, name: str, record: ServiceRecord, addresses: tuple[Address, ...]) -> None:
@@ -369,6 +412,9 @@ class Host:
         if effect.connection % 2 == 0 or self._end(effect.connection) is not None:
             self._misused(f"connection {effect.connection} is not a free odd number")
             return
+        if isinstance(effect.target, DirectTarget) and not self._has_socket(effect.target.local.port):
+            self._misused(f"Connect from port {effect.target.local.port}, where no UDP socket is open")
+            return
         self._keep(self._network.connect(self.machine, effect.connection, effect.target))
 
     def _send(self, effect: SendData | SendText) -> None:
@@ -400,10 +446,34 @@ class Host:
 
     def _datagram(self, effect: SendDatagram) -> None:
         port = self.machine.port_of(effect.local.host)
-        if port is not None:
-            self._network.send_datagram(port, effect.local, effect.remote, effect.data)
+        if not self._has_socket(effect.local.port):
+            self._misused(f"SendDatagram from port {effect.local.port}, where no UDP socket is open")
+        elif port is not None:
+            hop_limit = effect.hop_limit
+            self._network.send_datagram(port, effect.local, effect.remote, effect.data, hop_limit=hop_limit)
         elif effect.local.host not in self.machine.former:
             self._misused(f"SendDatagram from {effect.local.host}, which is no address of this host")
+
+    def _has_socket(self, port: int) -> bool:
+        sockets = self.machine.sockets
+        return sockets is None or port in sockets
+
+    def _open_sockets(self, effect: OpenSockets) -> None:
+        sockets = self.machine.sockets
+        ports = () if sockets is None else sockets.open(effect.count)
+        opened = SocketsOpened(effect.request, ports)
+        # As an input of its own, and never from inside the call that asked for it.
+        self._engine.call_at(self._engine.now, self._sockets_opened, self.lives, opened)
+
+    def _sockets_opened(self, life: int, opened: SocketsOpened) -> None:
+        if life == self.lives:
+            self.feed(opened)
+
+    def _close_sockets(self, effect: CloseSockets) -> None:
+        sockets = self.machine.sockets
+        for port in effect.ports:
+            if sockets is None or port in sockets.lasting or not sockets.close(port):
+                self._misused(f"CloseSockets of port {port}, which was not opened on request")
 
     def _advertise(self, effect: Advertise) -> None:
         self._network.advertise(self.machine, effect.record)
@@ -426,6 +496,8 @@ class Host:
         SendPing: _ping,
         CloseConnection: _close,
         SendDatagram: _datagram,
+        OpenSockets: _open_sockets,
+        CloseSockets: _close_sockets,
         Advertise: _advertise,
         StartGeneration: _start_generation,
         CancelGeneration: _cancel_generation,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from simulator.answers import AnswersAreHonest, AnswersComeWhole
-from simulator.bounded import NothingGrows
+from simulator.bounded import PER_THING, NothingGrows
 from simulator.checkers import Checker, EveryAskEndsOnce, Watched
 from simulator.events import HostCrashed, HostStarted
 from simulator.peace import (
@@ -68,6 +68,9 @@ def watch(spec: WorldSpec, world: World) -> None:
         if isinstance(checker, EveryAskEndsOnce):
             checker.excused = plan.slow
     names = {node: name for name, node in world.node_ids.items()}
+    # Whoever falls silent on a direct path is looked for over the relay, and given three heartbeats there too.
+    other_path = plan.heartbeat * 3 // 2 if any(each.direct for each in spec.populations) else 0
+    most_peers = max((each.peers_max for each in spec.populations), default=0)
     for checker in (
         # First, because the others ask it.
         people,
@@ -77,9 +80,9 @@ def watch(spec: WorldSpec, world: World) -> None:
         DeadlinesAreKept(world.hosts, excused=plan.slow | plan.busy),
         TheHealthyAreKept(plan, people.host_of, grace=grace),
         HeartbeatsAreAnswered(plan, people.host_of, world.hosts, grace=grace),
-        TheDeadAreLetGo(plan, names, margin=LATE_DEATH, grace=grace),
+        TheDeadAreLetGo(plan, names, margin=LATE_DEATH + other_path, grace=grace),
         AllHaveMet(plan, world.hosts, people.node_of, grace=grace_for_meeting(plan)),
-        NothingGrows(world.hosts),
+        NothingGrows(world.hosts, per_thing=max(PER_THING, 2 * most_peers)),
     ):
         world.check(checker)
 

@@ -15,23 +15,20 @@ from simulator.net.datagrams import HOME, AnyCore, DatagramHost, Internet, Realm
 from simulator.net.nat import FIREWALL, Allocation, NatKind
 from simulator.rng import SplitMix64, stream
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Duration, Instant, Value
-from teale_proto.inputs import Address
+from teale_proto.effects import CloseSockets, OpenSockets, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived, SocketsOpened
 from teale_proto.nat import kinds as nat_kinds
 from teale_proto.nat.allocation import AllocationSampling, ReportAllocation, SamplingStarted
 from teale_proto.nat.behaviour import BehaviourDiscovery, DiscoveryStarted, ReportBehaviour, Setting
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.kinds import Behaviour, Filtering
 from teale_proto.nat.punch import Punch, PunchSetting
 from teale_proto.nat.punch_messages import (
     Candidate,
-    CloseSockets,
-    OpenSockets,
     PunchStarted,
     ReportOpened,
     ReportRelayed,
     SendSignal,
     SignalReceived,
-    SocketsOpened,
 )
 from teale_proto.nat.strategy import DEFAULT_EFFORT, CandidateKind, Effort, PlanKind, Side, plan
 from teale_proto.nat.stun_server import StunServer

@@ -332,7 +332,8 @@ class AllHaveMet(Checker):
         if isinstance(core, Node) and core.status().wan is not RelayState.CONNECTED:
             self.violated(now, name, f"is not at its relay, {relay}: {core.status().wan_reason}")
             return
-        held = sum(path is Path.RELAY for path in pool.values())
+        # Where there is a direct path, there is a session through the relay as well.
+        held = sum(path in (Path.RELAY, Path.DIRECT) for path in pool.values())
         if held >= plan.populations[name][0].peers_max or now - self._lost.get(name, LONG_AGO) < SEEKING:
             return
         neighbours = [other for other in plan.relays if plan.relays[other] == relay]

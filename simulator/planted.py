@@ -13,7 +13,7 @@ from simulator.world import World
 from teale_proto.contract import Instant
 from teale_proto.effects import RelayEffect, SendData, SendText
 from teale_proto.node import Node
-from teale_proto.peers import HeartbeatWanted
+from teale_proto.peer_news import HeartbeatWanted
 from teale_proto.relay.server import RelayServer
 
 ONE_IN: Final = 100

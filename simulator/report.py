@@ -68,6 +68,16 @@ class Report(Value):
     trace_entries: int
     wall_seconds: float
     """Real time, the one thing here that differs between runs of one seed."""
+    peers_direct: int = 0
+    """How many peers nodes reached over a direct path at the end, each pair counted from both sides; and how many
+    of those only through the relay. Both are 0 in a world whose nodes look for no direct paths."""
+    peers_relayed: int = 0
+
+    @property
+    def share_direct(self) -> float | None:
+        """The share of the peers beyond the LAN that were reached directly at the end; None where nobody looked."""
+        known = self.peers_direct + self.peers_relayed
+        return self.peers_direct / known if known else None
 
     def json(self) -> bytes:
         """Return the report as JSON."""

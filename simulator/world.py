@@ -13,20 +13,25 @@ from simulator.clock import TRUE_CLOCK, Clock
 from simulator.engine import Engine
 from simulator.fidelity import Fidelity
 from simulator.happenings import Happenings
-from simulator.host import CoreFactory, Host, Pace
+from simulator.host import CoreFactory, Host, Pace, Surroundings
 from simulator.net.connection import Connection, ConnectionFactory
 from simulator.net.link import CABLE, Link
+from simulator.net.machine import Machine
 from simulator.net.messages import MessageConnection
 from simulator.net.nat import NatKind
 from simulator.net.network import Network, NetworkError
 from simulator.net.regions import WORLD, Regions
 from simulator.net.site import Site
+from simulator.net.sockets import SOCKETS_MAX, UdpSockets
 from simulator.net.weather import DATA_CENTRE
+from simulator.reached import reached
 from simulator.report import Report, Statistics, judged
 from simulator.rng import SplitMix64, stream
+from simulator.stun_relay import RelayWithStun
+from simulator.surroundings import NODE_PORT, surroundings_of
 from simulator.trace import Trace
 from teale_proto.contract import SECOND, Instant, Value
-from teale_proto.inputs import Address, LoadedModelsChanged, NodeId, RequestId, Started
+from teale_proto.inputs import Address, LoadedModelsChanged, NetworkChanged, NodeId, RequestId, Started
 from teale_proto.nat.stun_server import StunServer
 from teale_proto.node import Node, NodeConfig
 from teale_proto.relay.server import RelayServer, RelayServerConfig
@@ -72,6 +77,10 @@ class World(Happenings):
         self.fidelity: Final = fidelity
         self.node_ids: Final[dict[str, NodeId]] = {}
         """The node id of each host that is a node, by the host's name."""
+        self.stun: Final[list[Address]] = []
+        """Where nodes are told that STUN is answered, the preferred first."""
+        self.gateways: Final[dict[Site, Address]] = {}
+        """Where the gateways of sites are asked for port mappings by PCP and NAT-PMP; of those that are."""
         self._journal = journal
         self.checkers: Final[list[Checker]] = []
         """Who watches; `check` adds to them."""
@@ -155,6 +164,8 @@ class World(Happenings):
         ports: tuple[int, ...] = (),
         clock: Clock = TRUE_CLOCK,
         pace: Pace | None = None,
+        sockets: UdpSockets | None = None,
+        surroundings: Surroundings | None = None,
     ) -> Host:
         """Add a host that is not running yet, in a site or at places; see `Host` for the other arguments.
 
@@ -176,6 +187,8 @@ class World(Happenings):
             journal=self._journal,
             clock=clock,
             pace=pace,
+            sockets=sockets,
+            surroundings=surroundings,
         )
         for segment, address, link in places:
             self.network.attach(host.machine, segment, address, link)
@@ -197,8 +210,15 @@ class World(Happenings):
         cost: CostModel | None = None,
         clock: Clock = TRUE_CLOCK,
         pace: Pace | None = None,
+        direct: bool = True,
+        sockets_max: int = SOCKETS_MAX,
     ) -> Host:
-        """Add a node; its keys follow from the seed and its name and survive its crashes."""
+        """Add a node; its keys follow from the seed and its name and survive its crashes.
+
+        With `direct` it has UDP, and is told about its network where a STUN server is in the world; its system lets it
+        have up to `sockets_max` sockets.
+        """
+        has_udp = direct and config.wan_enabled and config.wan_direct
         maker = _NodeMaker(config, self.identity(name), self.fidelity)
         lan_port = LAN_PORT if config.lan_enabled else None
         host = self.add_host(
@@ -214,9 +234,11 @@ class World(Happenings):
             ports=() if lan_port is None else (lan_port,),
             clock=clock,
             pace=pace,
+            sockets=UdpSockets((NODE_PORT,), opened_max=sockets_max) if has_udp else None,
+            surroundings=self._surroundings_of if has_udp else None,
         )
         maker.host = host
-        self.node_ids[name] = maker.identity.node_id
+        self.node_ids[name] = host.machine.node = maker.identity.node_id
         return host
 
     def add_relay(
@@ -229,11 +251,16 @@ class World(Happenings):
         region: str = "",
         port: int = RELAY_PORT,
         pace: Pace | None = None,
+        answers_stun: bool = False,
     ) -> Host:
-        """Add a relay on the internet, reachable as `ws://name:port/ws`."""
+        """Add a relay on the internet, reachable as `ws://name:port/ws`; it may answer STUN at its address, too."""
+        endpoint = Address(address, STUN_PORTS[0])
+        if answers_stun:
+            self.stun.append(endpoint)
 
-        def core(rng: SplitMix64, _: Instant) -> RelayServer:
-            return RelayServer(config, rng, unix_time_at_zero=EPOCH, suite=self.fidelity.suite)
+        def core(rng: SplitMix64, _: Instant) -> RelayServer | RelayWithStun:
+            relay = RelayServer(config, rng, unix_time_at_zero=EPOCH, suite=self.fidelity.suite)
+            return RelayWithStun(relay, StunServer(endpoint)) if answers_stun else relay
 
         host = self.add_host(name, core, ports=(port,), pace=pace)
         self.network.attach(host.machine, self.network.internet, address, link, region=region)
@@ -251,7 +278,8 @@ class World(Happenings):
     ) -> Host:
         """Add a STUN server on the internet: with two addresses and ports, as RFC 5780 has it, or with one address.
 
-        Two addresses are drawn where none are given; the endpoints are those of the host's core.
+        Two addresses are drawn where none are given; the endpoints are those of the host's core. Nodes prefer servers
+        in the order in which they were added.
         """
         hosts = addresses or (self.addresses.public(), self.addresses.public())
         if len(hosts) > 2:
@@ -259,7 +287,11 @@ class World(Happenings):
         endpoints = [Address(host, port) for host, port in zip(hosts, ports, strict=False)]
         host = self.add_host(name, lambda _, now: StunServer(*endpoints))  # noqa: ARG005 - it keeps no time
         self.network.attach(host.machine, self.network.internet, tuple(hosts), link, region=region)
+        self.stun.append(endpoints[0])
         return host
+
+    def _surroundings_of(self, machine: Machine) -> NetworkChanged | None:
+        return surroundings_of(machine, self.network.internet, self.stun, self.gateways.get)
 
     def identity(self, name: str, count: int = 1) -> Keys:
         """Return the keys of a node: those that it begins with, or the `count`-th."""
@@ -282,7 +314,7 @@ class World(Happenings):
         if not keep_identity and isinstance(maker, _NodeMaker):
             maker.identities += 1
             maker.identity = self.identity(host.name, maker.identities)
-            self.node_ids[host.name] = maker.identity.node_id
+            self.node_ids[host.name] = host.machine.node = maker.identity.node_id
         host.start()
 
     # How it ends.
@@ -292,6 +324,7 @@ class World(Happenings):
         for checker in self.checkers:
             checker.finish(self.engine.now)
         checks = judged(self.checkers)
+        paths = reached(self.hosts.values())
         return Report(
             scenario=scenario,
             seed=self.seed,
@@ -305,6 +338,8 @@ class World(Happenings):
             events=self.engine.events,
             trace_entries=self.trace.count,
             wall_seconds=round(wall_seconds, 3),
+            peers_direct=paths.direct,
+            peers_relayed=paths.relayed,
         )
 
 

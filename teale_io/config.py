@@ -20,6 +20,7 @@ from msgspec import Meta
 from tomlkit.exceptions import TOMLKitError
 
 from teale_io.paths import locked, read_bounded, write_atomically
+from teale_io.stun_servers import parse_server
 from teale_proto.errors import LocalError, TealeError
 from teale_proto.secure.identity import parse_node_id
 from teale_proto.secure.passcode import PASSCODE_LENGTH_MAX, PASSCODE_LENGTH_MIN, Passcode
@@ -116,6 +117,14 @@ def _is_http_url(value: str) -> bool:
     return _is_url(value, ("http", "https"))
 
 
+def _is_server(value: str) -> bool:
+    try:
+        parse_server(value)
+    except ValueError:
+        return False
+    return value.isprintable() and " " not in value
+
+
 def _is_one_line_or_empty(value: str) -> bool:
     return not value or _is_one_line(value)
 
@@ -199,6 +208,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         _Switch,
         _about("For a closed test network: talk WITHOUT ENCRYPTION through the relay to old programs that have none."),
     ] = False
+    wan_direct: Annotated[
+        _Switch,
+        _about("Look for direct paths to nodes on the internet, instead of talking through the relay for ever."),
+    ] = True
+    wan_birthday: Annotated[
+        _Switch,
+        _about(
+            "Where nothing else leads through two NATs, try hundreds of ports at once; not for metered connections."
+        ),
+    ] = False
+    wan_udp_port: Annotated[_Port, _about("UDP port for direct paths; 0 takes any free one.")] = 0
+    wan_stun: Annotated[
+        _Items,
+        _about(
+            "STUN servers that tell this node how the internet sees it; none means the relay.",
+            "HOST, HOST:PORT or [IPv6 address]:PORT",
+            _is_server,
+        ),
+    ] = ()
     wan_relay_ca: Annotated[
         str,
         _about(
@@ -333,7 +361,8 @@ class Key(msgspec.Struct, frozen=True):
 
 
 def _looks_like_array(words: Sequence[str]) -> bool:
-    return len(words) == 1 and words[0].lstrip().startswith("[")
+    # An IPv6 address with a port begins like one.
+    return len(words) == 1 and words[0].lstrip().startswith("[") and re.search(r"\]:[0-9]+\Z", words[0]) is None
 
 
 def _shown(value: object) -> str:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import trio
@@ -160,12 +160,28 @@ class Connections:
         }
 
     async def accept(
-        self, stream: trio.abc.Stream, framing: Framing, *, remote: Address, local: Address, host: str = ""
+        self,
+        stream: trio.abc.Stream,
+        framing: Framing,
+        *,
+        remote: Address,
+        local: Address,
+        host: str = "",
+        direct: bool = False,
     ) -> None:
-        """Announce a connection that a listener accepted, and take its stream over."""
+        """Announce a connection that a listener accepted, or a QUIC stream if `direct`, and take its stream over."""
         self._accepted += 2
         connection = _Connection(self._accepted, stream, framing)
-        await self._serve(connection, ConnectionAccepted(connection.id, remote, local, host))
+        await self._serve(connection, ConnectionAccepted(connection.id, remote, local, host, direct))
+
+    def break_from(self, hosts: Collection[str]) -> None:
+        """Break the connections whose end here is at an address that this machine has lost.
+
+        Nothing can come to them any more, and TCP itself would go on hoping for minutes.
+        """
+        for connection in tuple(self._open.values()):
+            if _local_host(connection.stream) in hosts:
+                self._break(connection, "this machine has lost the address that it came from")
 
     async def wait_empty(self) -> None:
         """Wait until no connection is open, being opened, or flushing its last words."""
@@ -427,6 +443,18 @@ async def part(stream: trio.abc.Stream, framing: Framing | None = None) -> None:
             await stream.send_eof()
             while await stream.receive_some():
                 pass
+
+
+def _local_host(stream: trio.abc.Stream) -> str:
+    """Return the address of our end of TCP, with TLS on it or not; "" where it is something else, or gone."""
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, PlainStream):
+        return ""
+    try:
+        return stream.local.host.partition("%")[0]
+    except OSError:
+        return ""
 
 
 def reason_of(error: BaseException) -> str:

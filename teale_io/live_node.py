@@ -24,7 +24,7 @@ from teale_proto.effects import (
     ReportRelay,
     ReportUnknown,
 )
-from teale_proto.inputs import Ask, CancelAsk, NodeInput, RequestId, Task
+from teale_proto.inputs import Address, Ask, CancelAsk, NodeId, NodeInput, PeerWanted, RequestId, Task
 from teale_proto.node import Node
 from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
 
@@ -175,6 +175,10 @@ class LiveNode:
         """Return how a request for `model` would be routed now; today every task of a model is routed alike."""
         del task
         return self._node.explain(model, SystemRandom())
+
+    def connect(self, node: NodeId, addresses: tuple[Address, ...]) -> None:
+        """Have a node connected to; raises LocalError where it may not be."""
+        self._feed(PeerWanted(node, addresses))
 
     @asynccontextmanager
     async def reports(self) -> AsyncIterator[AsyncIterator[NodeEffect]]:

@@ -1,8 +1,9 @@
 """What stands between this machine and the internet, tried out: UDP, both versions of IP, NATs, port mapping.
 
 For each version of IP one socket asks one STUN server after the other until one answers; what kind of NAT is
-around that socket is then found out as RFC 5780 says, or as far as ordinary servers allow. Nothing here judges or
-advises: that is for whoever shows it.
+around that socket is then found out as RFC 5780 says, or as far as ordinary servers allow. The gateway is asked for a
+port only where that is wanted; relays are connected to, and captive portals are looked for, where they are named.
+Nothing here judges or advises: that is for whoever shows it.
 """
 
 import random
@@ -13,14 +14,21 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, NamedTuple, get_args
 
+import msgspec
 import trio
 
+from teale_io.gateway_check import Opening, PortOutcome, try_opening
+from teale_io.relay_check import Portal, RelayLatency, look_for_portal, relay_latency
 from teale_io.runner import Runner
+from teale_io.stun_servers import STUN_PORT as STUN_PORT
+from teale_io.stun_servers import Server as Server
 from teale_io.stun_service import padded
 from teale_io.udp import DatagramSockets
-from teale_proto.contract import MILLISECOND, SECOND, Value
+from teale_io.websocket import WebSocketDialer
+from teale_proto.contract import MILLISECOND, Value
+from teale_proto.effects import SendDatagram
 from teale_proto.inputs import Address
 from teale_proto.nat.behaviour import (
     BehaviourDiscovery,
@@ -32,44 +40,12 @@ from teale_proto.nat.behaviour import (
     Retransmission,
 )
 from teale_proto.nat.behaviour import Setting as DiscoverySetting
-from teale_proto.nat.datagrams import SendDatagram
 from teale_proto.nat.kinds import Behaviour
-from teale_proto.nat.port_mapping import PortMapping
-from teale_proto.nat.port_mapping_values import (
-    MappingUnwanted,
-    MappingWanted,
-    Patience,
-    PortMappingEffect,
-    PortMappingInput,
-    ReportPortLost,
-    ReportPortMapped,
-    ReportPortRefused,
-    ReportPortReleased,
-    ReportPortUnavailable,
-)
-from teale_proto.nat.port_mapping_values import Setting as MappingSetting
+from teale_proto.nat.lifetime import ReportLifetime
 
-STUN_PORT: Final = 3478
 RESOLVE_SECONDS: Final = 5.0
 PATIENCE: Final = Retransmission(first=300 * MILLISECOND, requests=4, patience=4)
 """3.3 s for a question without an answer, of which there are two at most one after the other."""
-MAPPING_PATIENCE: Final = Patience(
-    pcp_first=SECOND, pcp_requests=2, nat_pmp_first=250 * MILLISECOND, nat_pmp_requests=4, release_requests=2
-)
-"""7 s in all; people are waiting."""
-MAPPING_LIFETIME_SECONDS: Final = 120
-"""Short, in case that we cannot release it."""
-MAPPING_SECONDS: Final = 20.0
-"""A safety net: the core gives up by itself."""
-
-PortOutcome: TypeAlias = ReportPortMapped | ReportPortRefused | ReportPortUnavailable
-
-
-class Server(Value):
-    """A STUN server as people name it."""
-
-    host: str
-    port: int = STUN_PORT
 
 
 class Family(Value):
@@ -83,6 +59,8 @@ class Family(Value):
     asked: tuple[Address, ...] = ()
     behaviour: Behaviour | None = None
     round_trip_seconds: float | None = None
+    lifetime: ReportLifetime | None = None
+    """How long an unused mapping is remembered, where that was searched for."""
 
 
 class Netcheck(Value):
@@ -94,10 +72,30 @@ class Netcheck(Value):
     gateway: str = ""
     port_mapping: PortOutcome | None = None
     """What the gateway said, where it was asked."""
+    upnp_tried: bool = False
+    """Whether the gateway was asked by UPnP too."""
+    relays: tuple[RelayLatency, ...] = ()
+    portal: Portal | None = None
+    """None where no portal was looked for."""
 
     def of(self, version: int) -> Family | None:
         """Return what was found over that version of IP."""
         return next((family for family in self.families if family.version == version), None)
+
+
+class RelayTarget(NamedTuple):
+    """A relay to be measured, and who asks its STUN service."""
+
+    url: str
+    dialer: WebSocketDialer
+    stun: Server
+
+
+class PortalPage(NamedTuple):
+    """A page by which captive portals are known: a relay's `/health`, or one of which it is known that it is empty."""
+
+    url: str
+    is_health: bool
 
 
 class _Resolved(NamedTuple):
@@ -110,12 +108,16 @@ async def netcheck(
     *,
     map_port: bool = False,
     gateway: str | None = None,
+    relays: Sequence[RelayTarget] = (),
+    page: PortalPage | None = None,
     patience: Retransmission = PATIENCE,
 ) -> Netcheck:
     """Ask the servers, the first one first, and with `map_port` the gateway too, by default the system's own."""
     resolved = await _resolve(servers)
     families: dict[int, Family] = {}
-    mapped: list[PortOutcome | None] = []
+    mapped = Opening(None)
+    portal: Portal | None = None
+    latencies: dict[int, RelayLatency] = {}
     gateway = (gateway if gateway is not None else default_gateway()) if map_port else ""
     async with trio.open_nursery() as nursery:
 
@@ -123,7 +125,15 @@ async def netcheck(
             families[version] = await _family(version, candidates, patience)
 
         async def ask(where: str) -> None:
-            mapped.append(await _port_mapping(where))
+            nonlocal mapped
+            mapped = await try_opening(where, source_for(Address(where, STUN_PORT)))
+
+        async def measure(number: int, target: RelayTarget) -> None:
+            latencies[number] = await _latency(target, patience)
+
+        async def look_around(page: PortalPage) -> None:
+            nonlocal portal
+            portal = await look_for_portal(page.url, is_health=page.is_health)
 
         for version in (4, 6):
             candidates = [each for each in resolved.addresses if ip_address(each.host).version == version]
@@ -131,8 +141,30 @@ async def netcheck(
                 nursery.start_soon(look, version, candidates)
         if gateway:
             nursery.start_soon(ask, gateway)
-    found = tuple(families[version] for version in sorted(families))
-    return Netcheck(found, tuple(resolved.unresolved), gateway, mapped[0] if mapped else None)
+        for number, target in enumerate(relays):
+            nursery.start_soon(measure, number, target)
+        if page is not None:
+            nursery.start_soon(look_around, page)
+    return Netcheck(
+        tuple(families[version] for version in sorted(families)),
+        tuple(resolved.unresolved),
+        gateway,
+        mapped.outcome,
+        mapped.upnp_tried,
+        tuple(latencies[number] for number in sorted(latencies)),
+        portal,
+    )
+
+
+async def _latency(target: RelayTarget, patience: Retransmission) -> RelayLatency:
+    latency = await relay_latency(target.url, target.dialer)
+    for address in await _addresses(target.stun):
+        host = source_for(address)
+        if host:
+            _, seconds = await _discover(host, address, None, patience, until_reached=True)
+            if seconds is not None:
+                return msgspec.structs.replace(latency, stun_seconds=seconds)
+    return latency
 
 
 async def _resolve(servers: Sequence[Server]) -> _Resolved:
@@ -182,9 +214,12 @@ def source_for(server: Address) -> str:
 
 
 async def _discover(
-    host: str, server: Address, second: Address | None, patience: Retransmission
+    host: str, server: Address, second: Address | None, patience: Retransmission, *, until_reached: bool = False
 ) -> tuple[Behaviour | None, float | None]:
-    """Return what is around a new socket at `host`, and the seconds to the server and back."""
+    """Return what is around a new socket at `host`, and the seconds to the server and back.
+
+    With `until_reached` only the seconds are waited for.
+    """
     outcome: list[Behaviour] = []
     over = trio.Event()
     asked_at = 0.0
@@ -193,6 +228,8 @@ async def _discover(
     def reach(_report: ReportMapped) -> None:
         nonlocal round_trip
         round_trip = trio.current_time() - asked_at
+        if until_reached:
+            over.set()
 
     def conclude(report: ReportBehaviour) -> None:
         outcome.append(report.behaviour)
@@ -221,49 +258,7 @@ async def _discover(
             runner.feed(DiscoveryStarted())
             await over.wait()
             nursery.cancel_scope.cancel()
-    return outcome[0], round_trip
-
-
-async def _port_mapping(gateway: str) -> PortOutcome | None:
-    """Have the gateway open a port, and close it again; None where nothing came of it in time."""
-    outcome: list[PortOutcome] = []
-    decided, released = trio.Event(), trio.Event()
-
-    def decide(report: PortOutcome) -> None:
-        outcome.append(report)
-        decided.set()
-
-    host = source_for(Address(gateway, STUN_PORT))
-    if not host:
-        return None
-    with DatagramSockets(lambda received: runner.feed(received)) as sockets:
-        try:
-            local = sockets.bind(Address(host, 0))
-        except OSError:
-            return None
-        setting = MappingSetting(local, gateway, local.port, MAPPING_LIFETIME_SECONDS)
-        core = PortMapping(setting, random.SystemRandom(), patience=MAPPING_PATIENCE)
-        runner: Runner[PortMappingInput, PortMappingEffect] = Runner(core, get_args(PortMappingEffect))
-        runner.perform_with(
-            {
-                **sockets.performers,
-                **dict.fromkeys(get_args(PortOutcome), decide),
-                ReportPortLost: lambda _: None,
-                ReportPortReleased: lambda _: released.set(),
-            }
-        )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(runner.run)
-            nursery.start_soon(sockets.run)
-            runner.feed(MappingWanted())
-            with trio.move_on_after(MAPPING_SECONDS):
-                await decided.wait()
-            with trio.CancelScope(shield=True), trio.move_on_after(MAPPING_SECONDS / 4):
-                runner.feed(MappingUnwanted())
-                if outcome and isinstance(outcome[0], ReportPortMapped):
-                    await released.wait()
-            nursery.cancel_scope.cancel()
-    return outcome[0] if outcome else None
+    return outcome[0] if outcome else None, round_trip
 
 
 # The way out.
@@ -299,7 +294,11 @@ def run(
     *,
     map_port: bool = False,
     gateway: str | None = None,
+    relays: Sequence[RelayTarget] = (),
+    page: PortalPage | None = None,
     patience: Retransmission = PATIENCE,
 ) -> Netcheck:
     """Do `netcheck` in a trio run of its own."""
-    return trio.run(partial(netcheck, servers, map_port=map_port, gateway=gateway, patience=patience))
+    return trio.run(
+        partial(netcheck, servers, map_port=map_port, gateway=gateway, relays=relays, page=page, patience=patience)
+    )

@@ -3,10 +3,11 @@
 import os
 import random
 import signal
+import socket
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from teale_io.api.server import serve_api
 from teale_io.clock import unix_time_at_zero
 from teale_io.config import VARIABLES, Config, load_config, with_environment
 from teale_io.connections import PARTING_SECONDS, Connections, reason_of
+from teale_io.direct import DirectSockets, bind_direct
 from teale_io.discovery import Discovery
 from teale_io.hardware import has_fast_aes, this_machine
 from teale_io.inference.base import Backend
@@ -36,15 +38,17 @@ from teale_io.listener import Listener, bind
 from teale_io.live_node import LiveNode
 from teale_io.mdns import DiscoveryOptions
 from teale_io.memory import keep_freed_memory
+from teale_io.network import Network, NetworkWatch, OwnAddresses
 from teale_io.paths import Paths, Runtime, hold, remove_runtime, write_runtime
 from teale_io.runner import Runner
+from teale_io.stun_servers import parse_server, relay_servers
 from teale_io.tcp import dial_tcp, serve_tcp
 from teale_io.websocket import WebSocketDialer
 from teale_proto.contract import SECOND
 from teale_proto.door import Join
-from teale_proto.effects import CancelGeneration, NodeEffect, StartGeneration, WebSocketUrl
+from teale_proto.effects import CancelGeneration, DirectTarget, NodeEffect, StartGeneration, WebSocketUrl
 from teale_proto.errors import TealeError
-from teale_proto.inputs import Address, NodeInput, Started, StopRequested
+from teale_proto.inputs import Address, NetworkChanged, NodeInput, Started, StopRequested
 from teale_proto.node import Node, NodeConfig
 from teale_proto.secure.identity import Identity, parse_node_id
 from teale_proto.secure.passcode import Passcode
@@ -78,23 +82,38 @@ def main() -> None:
         if not hold(paths.home / "node.lock"):
             raise TealeError(f"another node is running in {paths.home}; end it with: teale down")
         listener = _bind_lan(config)
+        sockets = _bind_direct(config)
     except TealeError as error:
         program.fail(NAME, str(error))
-    program.run(NAME, serve, config, paths, identity, listener)
+    program.run(NAME, serve, config, paths, identity, listener, sockets)
 
 
-async def serve(config: Config, paths: Paths, identity: Identity, listener: Listener | None) -> None:
-    """Run a node until it is told to stop; raises the error that broke it, if one does."""
+async def serve(
+    config: Config,
+    paths: Paths,
+    identity: Identity,
+    listener: Listener | None,
+    sockets: Sequence[socket.socket] = (),
+) -> None:
+    """Run a node until it is told to stop; raises the error that broke it, if one does.
+
+    Without `listener` it has no LAN, without UDP `sockets` no direct paths.
+    """
     last_resort = threading.Timer(ENDING_SECONDS, _end_by_force)
     last_resort.daemon = True
     try:
-        await _serve(config, paths, identity, listener, last_resort)
+        await _serve(config, paths, identity, listener, sockets, last_resort)
     finally:
         last_resort.cancel()
 
 
 async def _serve(
-    config: Config, paths: Paths, identity: Identity, listener: Listener | None, last_resort: threading.Timer
+    config: Config,
+    paths: Paths,
+    identity: Identity,
+    listener: Listener | None,
+    sockets: Sequence[socket.socket],
+    last_resort: threading.Timer,
 ) -> None:
     node = Node(node_config(config), identity, random.SystemRandom(), unix_time_at_zero=unix_time_at_zero())
     runner: Runner[NodeInput, NodeEffect] = Runner(node, get_args(NodeEffect))
@@ -108,15 +127,17 @@ async def _serve(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_call_at_end, last_resort.start)
+            direct = DirectSockets(runner.feed, identity, sockets)
             connections = Connections(
                 feed=runner.feed,
                 nursery=nursery,
-                dialers={Address: dial_tcp, WebSocketUrl: relay_dialer(config)},
+                dialers={Address: dial_tcp, WebSocketUrl: relay_dialer(config), DirectTarget: direct.dial},
             )
             discovery = KeptDiscovery(feed=runner.feed, discover=partial(_discovery, config, identity))
             runner.perform_with(
                 {
                     **connections.performers,
+                    **direct.performers,
                     **live.performers,
                     StartGeneration: manager.start,
                     CancelGeneration: manager.cancel,
@@ -124,6 +145,7 @@ async def _serve(
                 }
             )
             nursery.start_soon(runner.run)
+            await nursery.start(direct.run, connections)
             await nursery.start(manager.run)
             app = create_app(live, version=version("teale"), allowed_hosts=_api_names(config))
             draining, drained = trio.Event(), trio.Event()
@@ -137,6 +159,8 @@ async def _serve(
                 nursery.start_soon(serve_tcp, connections, listener)
                 nursery.start_soon(discovery.run)
             runner.feed(Started(listener.address.port if listener is not None else None))
+            if config.wan_enabled:
+                nursery.start_soon(_network_watch(config, direct, connections, runner.feed).run)
             write_runtime(paths, Runtime(os.getpid(), config.api_host, api_port, identity.node_id))
             _log.info("node is up", node_id=identity.node_id, api_host=config.api_host, api_port=api_port)
             try:
@@ -195,6 +219,8 @@ def node_config(config: Config) -> NodeConfig:
         allow_plaintext_legacy=config.allow_plaintext_legacy,
         wan_enabled=config.wan_enabled,
         wan_relay_url=config.wan_relay_url,
+        wan_direct=config.wan_direct,
+        wan_birthday=config.wan_birthday,
         max_concurrent_requests=config.max_concurrent_requests,
         queue_max=config.queue_max,
     )
@@ -220,6 +246,33 @@ def _bind_lan(config: Config) -> Listener | None:
             f"cannot listen on port {config.lan_port} for the LAN: {reason}. "
             "Choose another with: teale config set lan_port PORT"
         ) from None
+
+
+def _bind_direct(config: Config) -> tuple[socket.socket, ...]:
+    if not (config.wan_enabled and config.wan_direct):
+        return ()
+    try:
+        return bind_direct(config.wan_udp_port)
+    except OSError as error:
+        raise TealeError(
+            f"cannot use UDP port {config.wan_udp_port} for direct paths: {reason_of(error)}. Choose another with: "
+            "teale config set wan_udp_port PORT, or do without with: teale config set wan_direct false"
+        ) from None
+
+
+def _network_watch(
+    config: Config, direct: DirectSockets, connections: Connections, feed: Callable[[NodeInput], None]
+) -> NetworkWatch:
+    """Return what tells the sockets, the connections and the core of every network."""
+    addresses = OwnAddresses()
+
+    def tell(network: Network) -> None:
+        connections.break_from(addresses.gone())
+        if direct.ports:
+            feed(NetworkChanged(direct.moved(network.hosts), network.stun, network.gateway))
+
+    servers = tuple(map(parse_server, config.wan_stun)) or relay_servers(config.wan_relay_url)
+    return NetworkWatch(servers if direct.ports else (), tell)
 
 
 def _discovery(config: Config, identity: Identity, feed: Feed) -> Discovery:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from teale_proto.effects import NodeEffect, ReportAttempt, ReportFailed, ReportFinished
 from teale_proto.errors import TealeError
-from teale_proto.inputs import Task
+from teale_proto.inputs import Address, NodeId, Task
 from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
 
 
@@ -59,6 +59,12 @@ class NodeService(Protocol):
 
     def explain(self, task: Task, model: str) -> Explanation:
         """Return how a request for `model` would be routed now."""
+
+    def connect(self, node: NodeId, addresses: tuple[Address, ...]) -> None:
+        """Have a node connected to, directly at one of its addresses, or through the relay.
+
+        Raises LocalError where it may not be, and when the node is stopping.
+        """
 
     def reports(self) -> AbstractAsyncContextManager[AsyncIterator[NodeEffect]]:
         """Follow the node's `Report…` effects; a reader that falls behind loses the oldest."""

@@ -24,10 +24,10 @@ import trio
 from teale_io.runner import Runner
 from teale_io.udp import ANY_V4, ANY_V6, DatagramSockets
 from teale_proto.contract import NEVER, Instant, Value
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError
-from teale_proto.inputs import Address, Woken
+from teale_proto.inputs import Address, DatagramReceived, Woken
 from teale_proto.nat import stun_classic
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.stun import Message, Unknown, decode, encode
 from teale_proto.nat.stun_server import StunServer
 from teale_proto.relay.limits import Flow, FlowLimit

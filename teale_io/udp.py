@@ -11,7 +11,7 @@ behind several addresses, or a NAT, an answer from another one would go astray.
 import selectors
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -22,9 +22,9 @@ import trio
 
 from teale_io.runner import Performers
 from teale_io.stream import address_of
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError
-from teale_proto.inputs import Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 
 DATAGRAM_BYTES_MAX: Final = 2048
 """More than any path carries in one piece; what is longer is dropped."""
@@ -97,11 +97,26 @@ class DatagramSockets:
         self._selector.register(bound.sock, selectors.EVENT_READ, bound)
         return bound.address
 
+    def __contains__(self, address: Address) -> bool:
+        """Return whether a socket of that name is open."""
+        return address in self._bound
+
+    def __len__(self) -> int:
+        return len(self._bound)
+
+    def __iter__(self) -> Iterator[Address]:
+        """Iterate over the names of the sockets, in the order in which they were bound."""
+        return iter(tuple(self._bound))
+
     def unbind(self, address: Address) -> None:
         """Close the socket of that name; what still waits in it is lost."""
+        self.release(address).close()
+
+    def release(self, address: Address) -> socket.socket:
+        """Hand the socket of that name over to somebody else, as it is."""
         bound = self._bound.pop(address)
         self._selector.unregister(bound.sock)
-        bound.sock.close()
+        return bound.sock
 
     def close(self) -> None:
         """Close all sockets; may be called again."""
@@ -111,19 +126,7 @@ class DatagramSockets:
 
     def send(self, effect: SendDatagram) -> None:
         """Send a datagram, or lose it; raises LocalError where no socket has its local address."""
-        bound = self._socket_at(effect.local)
-        name = _name(effect.remote)
-        if bound.is_v6 is not (len(name) == 4):
-            self.unsent += 1
-            return
-        try:
-            if effect.hop_limit is None:
-                _send(bound, effect, name)
-            else:
-                _send_near(bound, effect, name, effect.hop_limit)
-        except (OSError, OverflowError):
-            # EAGAIN, a refusal that came by ICMP, no route, too long, no such scope: in any case one datagram is lost.
-            self.unsent += 1
+        self.unsent += not _sent(self._socket_at(effect.local), effect)
 
     def _socket_at(self, local: Address) -> _Bound:
         bound = self._bound.get(local)
@@ -227,6 +230,31 @@ def _send(bound: _Bound, effect: SendDatagram, name: tuple[Any, ...]) -> None:
         assert _IP_PKTINFO is not None, "else it could not have been bound"
         control = socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO_V4.pack(0, packed, packed)
     bound.sock.sendmsg((effect.data,), (control,), 0, name)
+
+
+def send_from(sock: socket.socket, effect: SendDatagram) -> bool:
+    """Send a datagram from a socket that somebody else reads; return whether the system took it.
+
+    The system chooses the address that it comes from, where the socket is bound to several.
+    """
+    bound = _Bound(sock)
+    bound.is_any = False
+    return _sent(bound, effect)
+
+
+def _sent(bound: _Bound, effect: SendDatagram) -> bool:
+    name = _name(effect.remote)
+    if bound.is_v6 is not (len(name) == 4):
+        return False
+    try:
+        if effect.hop_limit is None:
+            _send(bound, effect, name)
+        else:
+            _send_near(bound, effect, name, effect.hop_limit)
+    except (OSError, OverflowError):
+        # EAGAIN, a refusal that came by ICMP, no route, too long, no such scope: in any case one datagram is lost.
+        return False
+    return True
 
 
 def _send_near(bound: _Bound, effect: SendDatagram, name: tuple[Any, ...], hop_limit: int) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from teale_proto.contract import SECOND, Duration, Instant, Sink, Value
 from teale_proto.effects import NodeEffect, Path, ReportAttempt, ReportChunk, ReportFailed, ReportFinished
 from teale_proto.errors import LocalError
-from teale_proto.inputs import Ask, Failure, Handle, NodeId, RequestId
+from teale_proto.inputs import Ask, Failure, NodeId, RequestId, Whom
 from teale_proto.timers import Timers
 
 ASKS_MAX: Final = 1024
@@ -69,7 +69,7 @@ class Asked:
         """Whether the only reason so far is that they have too much to do."""
         self.server: NodeId | None = None
         self.path = Path.LOCAL
-        self.handle: Handle | None = None
+        self.handle: Whom | None = None
 
     def remaining(self, now: Instant) -> Duration:
         """Return how much of its time is left, at least one microsecond."""
@@ -108,8 +108,8 @@ class Asking:
         """How many requests each node is working on; a node that has none is absent."""
         return self._in_flight
 
-    def on(self, handle: Handle) -> list[Asked]:
-        """Return the requests that are being answered over one conversation."""
+    def on(self, handle: Whom) -> list[Asked]:
+        """Return the requests that one node, or one conversation with it, is answering."""
         return [asked for asked in self._asked.values() if asked.handle == handle]
 
     def begin(self, ask: Ask, now: Instant) -> Asked:
@@ -128,7 +128,7 @@ class Asking:
         self._timers.set(PatienceDue(ask.request), now + PATIENCE)
         return asked
 
-    def assign(self, asked: Asked, server: NodeId, path: Path, handle: Handle, out: Sink[NodeEffect]) -> str:
+    def assign(self, asked: Asked, server: NodeId, path: Path, handle: Whom, out: Sink[NodeEffect]) -> str:
         """Hand a waiting request to a node and return its id on the wire."""
         assert asked.state is AskState.WAITING
         asked.attempts += 1
@@ -141,14 +141,14 @@ class Asking:
         out.append(ReportAttempt(asked.ask.request, server, path))
         return wire_id
 
-    def chunk(self, handle: Handle, wire_id: str, chunk: bytes, out: Sink[NodeEffect]) -> None:
+    def chunk(self, handle: Whom, wire_id: str, chunk: bytes, out: Sink[NodeEffect]) -> None:
         """Pass on a piece of an answer, if it comes from whom it is expected from."""
         asked = self._find(handle, wire_id)
         if asked is not None:
             asked.state = AskState.STREAMING
             out.append(ReportChunk(asked.ask.request, chunk))
 
-    def completed(self, handle: Handle, wire_id: str, tokens_in: int, tokens_out: int, out: Sink[NodeEffect]) -> None:
+    def completed(self, handle: Whom, wire_id: str, tokens_in: int, tokens_out: int, out: Sink[NodeEffect]) -> None:
         """End a request well."""
         asked = self._find(handle, wire_id)
         if asked is not None:
@@ -157,16 +157,22 @@ class Asking:
             self._forget(asked)
             out.append(ReportFinished(request, server, path, tokens_in, tokens_out, asked.attempts))
 
-    def failed(self, handle: Handle, wire_id: str, failure: Failure, message: str, out: Sink[NodeEffect]) -> None:
+    def failed(self, handle: Whom, wire_id: str, failure: Failure, message: str, out: Sink[NodeEffect]) -> None:
         """Note that a node could not answer: the request waits for another one, or ends."""
         asked = self._find(handle, wire_id)
         if asked is not None:
             self._fell(asked, failure, message, out)
 
-    def lost(self, handle: Handle, reason: str, out: Sink[NodeEffect]) -> None:
-        """Note that a conversation ended: its requests wait for another node, or end."""
+    def lost(self, handle: Whom, reason: str, out: Sink[NodeEffect]) -> None:
+        """Note that whoever answered is gone: the requests wait for another node, or end."""
         for asked in self.on(handle):
             self._fell(asked, Failure.PEER_LOST, f"the node that was answering was lost: {reason}", out)
+
+    def leave(self, asked: Asked, reason: str, out: Sink[NodeEffect]) -> None:
+        """Take a request that may be asked again from a node that may still answer it: it waits for another one."""
+        assert asked.state is AskState.SENT
+        assert asked.attempts < ATTEMPTS_MAX
+        self._fell(asked, Failure.PEER_LOST, reason, out)
 
     def end(self, asked: Asked, failure: Failure, message: str, out: Sink[NodeEffect]) -> None:
         """End a request with an error."""
@@ -180,7 +186,7 @@ class Asking:
     def __iter__(self) -> Iterator[Asked]:
         return iter(list(self._asked.values()))
 
-    def _find(self, handle: Handle, wire_id: str) -> Asked | None:
+    def _find(self, handle: Whom, wire_id: str) -> Asked | None:
         request = self._by_wire_id.get(wire_id)
         asked = None if request is None else self._asked[request]
         # A node may name any id, so the conversation that it comes over must be the one that was asked.

@@ -130,6 +130,13 @@ class Door(Secret):
         """Whether `node`, once it has proved its name, may go on to join over `path`."""
         return self._join(path) is not Join.PAIRED or node in self._trusted
 
+    def check_wanted(self, node: NodeId, own: NodeId) -> None:
+        """Raise LocalError where a node that somebody named is not to be talked to."""
+        if node == own:
+            raise LocalError("this is the node itself")
+        if not self.admits(Path.DIRECT, node):
+            raise LocalError("wan_join is paired, and that node is not among the trusted_nodes")
+
     # Guesses.
 
     def closed_for(self, node: NodeId, host: str, now: Instant) -> Duration:

@@ -27,6 +27,8 @@ class Path(Enum):
     LOCAL = "local"
     """The asker is the server: nothing left the machine."""
     LAN = "lan"
+    DIRECT = "direct"
+    """Over the internet, with nobody between but routers and NATs."""
     RELAY = "relay"
 
 
@@ -55,11 +57,19 @@ class WebSocketUrl(Value):
     url: str
 
 
+class DirectTarget(Value):
+    """Where to open a QUIC stream: from our UDP socket `local` to `remote`, where this node and no other answers."""
+
+    node: NodeId
+    local: Address
+    remote: Address
+
+
 class Connect(Value):
-    """Open a TCP stream (an Address) or a WebSocket; answer with ConnectionOpened or ConnectFailed."""
+    """Open a stream over TCP (an Address) or QUIC, or a WebSocket; answer with ConnectionOpened or ConnectFailed."""
 
     connection: ConnectionId
-    target: Address | WebSocketUrl
+    target: Address | WebSocketUrl | DirectTarget
 
 
 class SendData(Value):
@@ -96,6 +106,31 @@ class CloseConnection(Value):
     connection: ConnectionId
     reason: str
     code: int = 1000
+
+
+class SendDatagram(Value):
+    """Send one datagram from the UDP socket bound to `local`; one that could not be sent is lost like any other."""
+
+    local: Address
+    remote: Address
+    data: bytes
+    hop_limit: int | None = None
+    """After how many routers it dies, where that is not the system's choice: an opener need only leave our own NAT."""
+
+
+class OpenSockets(Value):
+    """Open UDP sockets at `host` on ports that have not been used before; answer with SocketsOpened."""
+
+    request: int
+    host: str
+    count: int
+
+
+class CloseSockets(Value):
+    """Close UDP sockets that were opened on request."""
+
+    host: str
+    ports: tuple[int, ...]
 
 
 class Advertise(Value):
@@ -209,6 +244,9 @@ NodeEffect: TypeAlias = (
     _Common
     | Connect
     | SendPing
+    | SendDatagram
+    | OpenSockets
+    | CloseSockets
     | Advertise
     | StartGeneration
     | CancelGeneration

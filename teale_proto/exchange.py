@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from teale_proto.asking import BODY_MAX, AskDue, Asked, Asking, AskState
+from teale_proto.asking import ATTEMPTS_MAX, BODY_MAX, AskDue, Asked, Asking, AskState
 from teale_proto.contract import MILLISECOND, SECOND, Duration, Instant, Sink, Value
 from teale_proto.effects import NodeEffect, Path
 from teale_proto.inputs import (
@@ -19,19 +19,22 @@ from teale_proto.inputs import (
     GenerationChunk,
     GenerationFailed,
     GenerationFinished,
-    Handle,
     NodeId,
+    PeerHandle,
     RequestId,
     Task,
+    Whom,
 )
 from teale_proto.pool import Pool
 from teale_proto.rng import Rng
-from teale_proto.routing import Standing, decide
+from teale_proto.routing import Standing, decide, ineligible
 from teale_proto.serving import JobDue, Origin, Serving
 from teale_proto.status import Explanation
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import (
     ClusterMessage,
+    Heartbeat,
+    HeartbeatAck,
     InferenceCancel,
     InferenceChunk,
     InferenceComplete,
@@ -43,6 +46,7 @@ from teale_proto.wire.cluster import (
     ModelQuery,
     ModelQueryResponse,
 )
+from teale_proto.wire.fields import wire_date
 
 TIMEOUT_DEFAULT: Final[Duration] = 300 * SECOND
 """For a peer that sets none."""
@@ -51,9 +55,9 @@ _FAILURES: Final = {failure.value: failure for failure in Failure}
 
 
 class SendMessage(Value):
-    """Send a message over a conversation; the node has its peers do it."""
+    """Send a message to a peer, or over a conversation; the node has its peers do it."""
 
-    handle: Handle
+    handle: Whom
     message: ClusterMessage
 
 
@@ -70,7 +74,18 @@ _Out = Sink[NodeEffect | SendMessage]
 class Exchange:
     """The requests of this machine and the jobs of all, and their dealings with each other."""
 
-    __slots__ = ("_asking", "_display_name", "_node", "_pool", "_queue_max", "_rng", "_serving", "models", "unsettled")
+    __slots__ = (
+        "_asking",
+        "_display_name",
+        "_missing",
+        "_node",
+        "_pool",
+        "_queue_max",
+        "_rng",
+        "_serving",
+        "models",
+        "unsettled",
+    )
 
     def __init__(
         self,
@@ -89,6 +104,7 @@ class Exchange:
         self._pool = Pool()
         self._asking = Asking(timers)
         self._serving = Serving(timers, running_max=running_max, queue_max=queue_max)
+        self._missing: dict[PeerHandle, None] = {}
         self.models: tuple[str, ...] = ()
         """What the local backend can serve; the owner keeps it true."""
         self.unsettled = False
@@ -104,8 +120,8 @@ class Exchange:
         """The work of this machine, to be read."""
         return self._serving
 
-    def is_busy(self, handle: Handle) -> bool:
-        """Whether a request or a job hangs on a conversation."""
+    def is_busy(self, handle: Whom) -> bool:
+        """Whether a request or a job hangs on a peer, or on a conversation."""
         return bool(self._asking.on(handle)) or any(job.origin.handle == handle for job in self._serving)
 
     # Placing the requests of this machine.
@@ -128,6 +144,8 @@ class Exchange:
         if standing is None:
             self._pool.remove(node)
         else:
+            if isinstance(standing.handle, PeerHandle):
+                self._missing.pop(standing.handle, None)
             self._pool.put(standing, self._asking.in_flight.get(node, 0))
 
     def place(self, asked: Asked, now: Instant, out: _Out) -> bool:
@@ -242,13 +260,53 @@ class Exchange:
         else:
             self._abandon(key.job, Failure.TIMEOUT, "no complete answer within the time allowed", now, out)
 
-    def conversation_ended(self, handle: Handle, reason: str, now: Instant, out: _Out) -> None:
-        """Drop the jobs of a conversation that is over, and take back the requests."""
+    def beat(self, kind: type[Heartbeat] | type[HeartbeatAck], unix_time: int) -> Heartbeat | HeartbeatAck:
+        """Return what a heartbeat says of this node, at so many microseconds since 1970."""
+        return kind(
+            device_id=self._node,
+            timestamp=wire_date(unix_time),
+            loaded_models=self.models,
+            is_generating=self.serving.running > 0,
+            queue_depth=self.serving.queue_depth,
+            ewma_tokens_per_second=self.serving.tokens_per_second,
+        )
+
+    def conversation_ended(self, handle: Whom, reason: str, now: Instant, out: _Out) -> None:
+        """Drop the jobs of a peer that is gone, or of a conversation that is over, and take back the requests."""
+        if isinstance(handle, PeerHandle):
+            self._missing.pop(handle, None)
         self._serving.asker_gone(handle, now, out)
         self._asking.lost(handle, reason, out)
         self.unsettled = True
 
-    def told(self, node: NodeId, handle: Handle, message: ClusterMessage, now: Instant, out: _Out) -> None:
+    def peer_away(self, peer: PeerHandle) -> None:
+        """Note that a peer cannot be reached, and may come back."""
+        if self.is_busy(peer):
+            self._missing[peer] = None
+            self.unsettled = True
+
+    def missing(self) -> list[PeerHandle]:
+        """Return the peers that cannot be reached, and on which requests or jobs hung when they left."""
+        return list(self._missing)
+
+    def leave_missing(self, out: _Out) -> None:
+        """Take requests that can be started over elsewhere from peers that cannot be reached."""
+        for peer in self._missing:
+            for asked in self._asking.on(peer):
+                if asked.state is AskState.SENT and asked.attempts < ATTEMPTS_MAX and self._has_another(asked):
+                    # What it makes of this when it comes back, nobody waits for.
+                    out.append(SendMessage(peer, InferenceCancel(self._asking.wire_id(asked))))
+                    self._asking.leave(asked, "it cannot be reached", out)
+
+    def _has_another(self, asked: Asked) -> bool:
+        """Whether there is a node that could answer, other than those that were tried and the one that is at it."""
+        return any(
+            not ineligible(standing, asked.ask.model)
+            for standing in (self._own_standing(), *self._pool)
+            if standing.node != asked.server and standing.node not in asked.tried
+        )
+
+    def told(self, node: NodeId, handle: Whom, message: ClusterMessage, now: Instant, out: _Out) -> None:
         """Take a message of a peer; one that is not about requests is ignored."""
         match message:
             case InferenceChunk():
@@ -288,7 +346,7 @@ class Exchange:
 
     # Work.
 
-    def _serve(self, node: NodeId, handle: Handle, message: InferenceRequest, now: Instant, out: _Out) -> None:
+    def _serve(self, node: NodeId, handle: Whom, message: InferenceRequest, now: Instant, out: _Out) -> None:
         body = bytes(message.request)
         try:
             task, model = Task(message.task), _ADDRESSED.decode(body).model

@@ -17,7 +17,20 @@ NodeId = NewType("NodeId", str)
 Handle: TypeAlias = int | str
 """A conversation with a peer: the connection id of a stream, or the id of a relay session."""
 
-LOCAL: Final[Handle] = 0
+
+class PeerHandle(Value):
+    """One start of a node, over whatever conversations there are with it."""
+
+    node: NodeId
+    instance: bytes
+    """The eight bytes that it drew when it started."""
+
+
+Whom: TypeAlias = Handle | PeerHandle
+"""Whom a request is asked of, or a job done for: a peer to which what is said is delivered over any conversation, or,
+where a peer cannot do that, one conversation."""
+
+LOCAL: Final = 0
 """The handle of the local backend; no connection has this id."""
 
 RequestId: TypeAlias = str
@@ -88,6 +101,8 @@ class ConnectionAccepted(Value):
     local: Address
     host: str = ""
     """The host that the client named (WebSocket's Host header, without the port), "" on plain TCP."""
+    direct: bool = False
+    """Whether it is a QUIC stream on one of the node's UDP sockets, and not a connection to its LAN listener."""
 
 
 class ConnectionOpened(Value):
@@ -136,6 +151,36 @@ class ConnectionClosed(Value):
     reason: str
 
 
+# UDP: the node's sockets, on which it finds out what NAT it is behind, punches, and talks QUIC.
+
+
+class NetworkChanged(Value):
+    """The network is there, or another one is; whatever was found out about the former one is void."""
+
+    sockets: tuple[Address, ...]
+    """Our UDP sockets with the addresses that this network knows them by, at most one of each IP version, IPv4 first;
+    nothing where there is no network, or direct paths are off."""
+    stun: tuple[Address, ...] = ()
+    """STUN servers, by IP address, the preferred one of each IP version first."""
+    gateway: Address | None = None
+    """Where to ask for port mappings (PCP and NAT-PMP share the port), or None."""
+
+
+class DatagramReceived(Value):
+    """A datagram that is not QUIC came in at the socket bound to `local`."""
+
+    local: Address
+    remote: Address
+    data: bytes
+
+
+class SocketsOpened(Value):
+    """The answer to OpenSockets; fewer ports than were asked for, or none, where the system refused."""
+
+    request: int
+    ports: tuple[int, ...]
+
+
 # Discovery on the LAN.
 
 
@@ -154,6 +199,13 @@ class ServiceLost(Value):
 
 
 # The local application.
+
+
+class PeerWanted(Value):
+    """Somebody named a node to talk to, with addresses where it may answer directly."""
+
+    node: NodeId
+    addresses: tuple[Address, ...] = ()
 
 
 class Ask(Value):
@@ -227,8 +279,12 @@ NodeInput: TypeAlias = (
     | Started
     | ConnectionOpened
     | ConnectFailed
+    | NetworkChanged
+    | DatagramReceived
+    | SocketsOpened
     | ServiceFound
     | ServiceLost
+    | PeerWanted
     | Ask
     | CancelAsk
     | LoadedModelsChanged

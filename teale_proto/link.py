@@ -12,18 +12,19 @@ taken where the owner of a closed test network has allowed it.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias, TypedDict
 
 from teale_proto.contract import Value
 from teale_proto.errors import LocalError, PeerError
 from teale_proto.inputs import NodeId
 from teale_proto.rng import Rng
-from teale_proto.secure.noise import Channel, Handshake
+from teale_proto.secure.noise import INSTANCE_BYTES, Channel, Handshake
 from teale_proto.secure.suite import NOISE, Keys, Suite
 from teale_proto.wire.bulk import decode_bulk, encode_bulk, is_bulk
 from teale_proto.wire.cluster import CLUSTER_CODEC, ClusterMessage, ModelTransferChunk
 from teale_proto.wire.codec import Flavour, Unknown
 from teale_proto.wire.framing import FrameReader, frame, header_of
+from teale_proto.wire.numbered import PREFIX_BYTES, is_numbered, opened
 
 MAGIC: Final = b"\0TL1\x01"
 """Opens every handshake message: no JSON begins like this. The last byte names the cipher suite."""
@@ -63,6 +64,18 @@ class Established(Value):
     peer: NodeId
     instance: bytes
     """Eight bytes that the peer drew when it started."""
+
+
+class Numbered(Value):
+    """A message with the number that its sender gave it among all that it told us; `size_bytes` includes the number."""
+
+    number: int
+    message: ClusterMessage | Unknown
+    size_bytes: int
+
+
+Heard: TypeAlias = Established | Numbered | ClusterMessage | Unknown
+"""What comes out of a link."""
 
 
 class Link:
@@ -217,13 +230,17 @@ class Link:
             raise LocalError(f"message of {len(payload)} bytes where {self.message_max} are allowed")
         if self._plaintext:
             self._put(payload, out)
-            return
+        else:
+            self.send_encoded(payload, out)
+
+    def send_encoded(self, payload: bytes, out: list[bytes]) -> None:
+        """Encrypt and frame one message that is encoded. Raises LocalError where nothing is encrypted."""
         if self._channel is None:
             raise LocalError("the handshake is not done")
         for record in self._channel.seal(payload):
             self._put(record, out)
 
-    def receive(self, data: bytes, out: list[bytes]) -> Iterator[Established | ClusterMessage | Unknown]:
+    def receive(self, data: bytes, out: list[bytes]) -> Iterator[Heard]:
         """Take bytes of the stream, or one relay message, and yield what they mean; the caller exhausts the iterator.
 
         Raises PeerError, after whatever came before it, at the first thing the protocol does not allow.
@@ -234,11 +251,11 @@ class Link:
         for unit in self._frames.frames(data):
             yield from self._receive_unit(unit, out)
 
-    def _receive_unit(self, unit: bytes, out: list[bytes]) -> Iterator[Established | ClusterMessage | Unknown]:
+    def _receive_unit(self, unit: bytes, out: list[bytes]) -> Iterator[Heard]:
         if self._channel is not None:
             payload = self._channel.open(unit)
             if payload is not None:
-                yield self._decode(payload)
+                yield _numbered(payload) if is_numbered(payload) else self._decode(payload)
         elif self._plaintext:
             yield self._decode(unit)
         elif unit[:1] == b"{":
@@ -296,3 +313,53 @@ class Link:
             out.append(frame(unit))
         else:
             out += (header_of(unit), unit)
+
+
+class Links:
+    """How one start of a node begins to talk, by what all its links have in common."""
+
+    __slots__ = ("_common", "_identity")
+
+    def __init__(self, identity: Keys, *, rng: Rng, fast_aes: bool, suite: Suite) -> None:
+        self._identity = identity
+        self._common = _Common(instance=rng.randbytes(INSTANCE_BYTES), rng=rng, fast_aes=fast_aes, suite=suite)
+
+    def dial(self, expected: NodeId) -> Link:
+        """Return the link of a stream that we opened to a node."""
+        return Link.dial(self._identity, expected=expected, **self._common)
+
+    def accept(self, *, allow_plaintext: bool) -> Link:
+        """Return the link of a stream that somebody opened to us."""
+        return Link.accept(self._identity, allow_plaintext=allow_plaintext, **self._common)
+
+    def relayed(self, session: str, peer: NodeId, *, initiator: bool, allow_plaintext: bool) -> Link:
+        """Return the link of a relay session with a node. Raises PeerError for an id that nobody can have."""
+        return Link.relayed(
+            self._identity,
+            session=session,
+            peer=peer,
+            initiator=initiator,
+            allow_plaintext=allow_plaintext,
+            **self._common,
+        )
+
+
+class _Common(TypedDict):
+    instance: bytes
+    rng: Rng
+    fast_aes: bool
+    suite: Suite
+
+
+def encoded(message: ClusterMessage) -> bytes:
+    """Return a message as it is numbered. Raises LocalError where it would be over MESSAGE_MAX."""
+    payload = encode_bulk(message) if isinstance(message, ModelTransferChunk) else CLUSTER_CODEC.encode(message)
+    if len(payload) + PREFIX_BYTES > MESSAGE_MAX:
+        raise LocalError(f"message of {len(payload)} bytes where {MESSAGE_MAX - PREFIX_BYTES} are allowed")
+    return payload
+
+
+def _numbered(payload: bytes) -> Numbered:
+    number, inner = opened(payload)
+    message = decode_bulk(inner) if is_bulk(inner) else CLUSTER_CODEC.decode(inner)[0]
+    return Numbered(number, message, len(payload))

@@ -1,8 +1,9 @@
 """Whether a peer is alive, told by its heartbeats.
 
 Both sides send a heartbeat every interval and answer the other's at once, so silence has two chances to be
-broken in each. A heartbeat that has not come half an interval after it was due is missed: the peer is
-degraded. After three intervals of silence it is lost, for good; the connection is then closed.
+broken in each, and either side may choose an interval of its own, and another one at any time. A heartbeat that has
+not come half an interval after it was due is missed: the peer is degraded. After three intervals of silence it is
+lost, for good; the connection is then closed.
 """
 
 from enum import Enum
@@ -12,6 +13,12 @@ from teale_proto.contract import NEVER, SECOND, Duration, Instant, Value
 from teale_proto.effects import PeerState
 
 INTERVALS: Final = (5 * SECOND, 15 * SECOND, 30 * SECOND)
+ACTIVE: Final[Duration] = 3 * SECOND
+"""The interval on a direct path while requests are under way: whoever waits is moved to another path within two."""
+
+STANDBY_INTERVALS: Final = 4
+"""How many times rarer the heartbeats of a relayed conversation are while a direct one carries everything."""
+
 LOST_AFTER: Final = 3
 """Intervals of silence after which a peer is lost."""
 
@@ -44,11 +51,13 @@ class Due(Value):
 class Liveness:
     """The heartbeats of one conversation."""
 
-    __slots__ = ("_beat_at", "_heard_at", "_interval", "_sent_at", "round_trip", "state")
+    __slots__ = ("_beat_at", "_counted_at", "_heard_at", "_interval", "_sent_at", "round_trip", "state")
 
     def __init__(self, interval: Duration, now: Instant) -> None:
         self._interval = interval
         self._heard_at = now
+        self._counted_at = now
+        """What silence there was before counts for nothing: less was asked then."""
         self._beat_at = now + interval
         self._sent_at: Instant | None = None
         self.round_trip: Duration | None = None
@@ -61,6 +70,17 @@ class Liveness:
             return NEVER
         verdict_at = self._lost_at if self.state is PeerState.DEGRADED else self._missed_at
         return min(self._beat_at, verdict_at)
+
+    @property
+    def interval(self) -> Duration:
+        """How far apart the heartbeats are."""
+        return self._interval
+
+    def pace(self, interval: Duration, now: Instant) -> None:
+        """Change the interval. A shorter one begins with a heartbeat at once, a longer one after the next."""
+        if interval < self._interval:
+            self._beat_at = self._counted_at = now
+        self._interval = interval
 
     def silence(self, now: Instant) -> Duration:
         """Return how long nothing has been heard."""
@@ -93,11 +113,11 @@ class Liveness:
 
     @property
     def _missed_at(self) -> Instant:
-        return self._heard_at + self._interval + self._interval // 2
+        return max(self._heard_at, self._counted_at) + self._interval + self._interval // 2
 
     @property
     def _lost_at(self) -> Instant:
-        return self._heard_at + LOST_AFTER * self._interval
+        return max(self._heard_at, self._counted_at) + LOST_AFTER * self._interval
 
     def _change(self, trigger: Trigger) -> PeerState | None:
         state = ON.get((self.state, trigger))

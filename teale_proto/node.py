@@ -1,9 +1,9 @@
 """A node: the switchboard between its children, which never meet each other.
 
-`Contacts` knows whom one could talk to, `Peers` talks, `RelayClient` keeps the way through the relay open and
-`Seeking` asks it for nodes, `Exchange` holds the requests of this machine and its work for all. What one of them
-reports, the node translates into what another must do. It decides nothing that a child or a pure function could
-decide.
+`Contacts` knows whom one could talk to, `Dialling` calls those on the LAN, `Peers` talks, `RelayClient` keeps the way
+through the relay open, `Seeking` asks it for nodes, `DirectPaths` looks for a way without it, and `Exchange` holds the
+requests of this machine and its work for all. What one of them reports, the node translates into what another must do.
+It decides nothing that a child or a pure function could decide.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,11 +11,15 @@ from itertools import count
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from teale_proto.asking import AskDue, Asked, AskState, PatienceDue
 from teale_proto.contacts import Contacts
-from teale_proto.contract import SECOND, Duration, Instant, Value
-from teale_proto.effects import Advertise, Connect, NodeEffect, Path, RelayState
-from teale_proto.errors import LocalError
+from teale_proto.contract import SECOND, Instant
+from teale_proto.dialling import DialDue, Dialling
+from teale_proto.direct_paths import DirectPaths
+from teale_proto.effects import Advertise, NodeEffect, Path, RelayState, ReportRefusal
+from teale_proto.errors import LocalError, PeerError
 from teale_proto.exchange import Exchange, SendMessage
 from teale_proto.inputs import (
     Ask,
@@ -24,38 +28,43 @@ from teale_proto.inputs import (
     ConnectionAccepted,
     ConnectionClosed,
     ConnectionOpened,
+    DatagramReceived,
     DataReceived,
     GenerationChunk,
     GenerationFailed,
     GenerationFinished,
     Handle,
     LoadedModelsChanged,
+    NetworkChanged,
     NodeId,
     NodeInput,
+    PeerWanted,
     PingReceived,
     PongReceived,
     ServiceFound,
     ServiceLost,
+    SocketsOpened,
     Started,
     StopRequested,
     Woken,
 )
-from teale_proto.liveness import INTERVALS
-from teale_proto.node_config import NodeConfig, capabilities_of, door_of, greeting_of, record_of
-from teale_proto.peers import (
-    CloseSession,
+from teale_proto.node_config import NodeConfig, capabilities_of, check, door_of, greeting_of, record_of
+from teale_proto.node_out import NodeOut
+from teale_proto.peer_news import (
     ConversationEnded,
+    GraceDue,
     HeartbeatWanted,
     LivenessDue,
     News,
-    Peers,
-    PeersEffect,
+    PeerAway,
+    PeerGone,
     PeerUp,
-    SendSession,
     SetupDue,
     Told,
 )
+from teale_proto.peers import Peers
 from teale_proto.relay.client import (
+    AddressVouched,
     PeersListed,
     Refused,
     Registered,
@@ -74,54 +83,13 @@ from teale_proto.seeking import DiscoverDue, Seeking
 from teale_proto.serving import JobDue
 from teale_proto.status import Explanation, ListedPeer, NodeStatus, PeerStatus
 from teale_proto.timers import Timers
-from teale_proto.wire.cluster import Heartbeat, HeartbeatAck
-from teale_proto.wire.fields import wire_date
+from teale_proto.wire.cluster import Heartbeat, HeartbeatAck, PathSignal
 from teale_proto.wire.relay import PEER_NOT_FOUND, SHUTTING_DOWN
 
 __all__ = ["Node", "NodeConfig"]
 
-HIGHER_WAITS: Final[Duration] = 2 * SECOND
-"""How long the higher of two node ids leaves it to the lower to dial, so that they seldom meet twice."""
-
-DIALS_MAX: Final = 64
-"""Nodes on the LAN that are being dialled at once; advertisements may name any number, at anybody's address."""
-
 OPENINGS_MAX: Final = 2
 """Sessions that are opened at once on behalf of one request."""
-
-
-class DialDue(Value):
-    """It is time to dial this node on the LAN."""
-
-    node: NodeId
-
-
-class _Out:
-    """The effects of one input, in order.
-
-    What one child wants done by another is done as it is appended: messages are sealed in the order in which
-    they leave.
-    """
-
-    __slots__ = ("_now", "_peers", "_relay", "effects")
-
-    def __init__(self, peers: Peers, relay: RelayClient | None, now: Instant) -> None:
-        self._peers = peers
-        self._relay = relay
-        self._now = now
-        self.effects: list[NodeEffect] = []
-
-    def append(self, effect: PeersEffect | SendMessage, /) -> None:
-        if isinstance(effect, SendMessage):
-            self._peers.send(effect.handle, effect.message, self)
-        elif isinstance(effect, SendSession):
-            assert self._relay is not None
-            self._relay.send(effect.session, effect.data, self._now, self.effects)
-        elif isinstance(effect, CloseSession):
-            assert self._relay is not None
-            self._relay.close_session(effect.session, self._now, self.effects)
-        else:
-            self.effects.append(effect)
 
 
 class Node:
@@ -131,10 +99,7 @@ class Node:
         self, config: NodeConfig, identity: Keys, rng: Rng, *, unix_time_at_zero: int, suite: Suite = NOISE
     ) -> None:
         """Raise LocalError for a configuration that cannot be kept, and for an identity that is not of the suite."""
-        if config.heartbeat not in INTERVALS:
-            raise LocalError(f"heartbeat of {config.heartbeat} µs; allowed are {INTERVALS}")
-        if config.queue_max < 1 or config.max_concurrent_requests < 1:
-            raise LocalError("a node serves at least one request at a time and lets at least one wait")
+        check(config)
         self._door = door_of(config)
         self._config = config
         self._identity = identity
@@ -165,8 +130,18 @@ class Node:
             fast_aes=config.fast_aes,
             suite=suite,
         )
+        self._dialling = Dialling(
+            identity.node_id,
+            self._contacts,
+            self._peers,
+            self._door,
+            timers=self._timers,
+            connection_ids=self._connection_ids,
+        )
         self._relay = self._make_relay_client() if config.wan_enabled else None
         self._seeking = None if self._relay is None else Seeking(self._relay, self._timers, rng)
+        has_direct = config.wan_enabled and config.wan_direct
+        self._direct = DirectPaths(self._peers, rng, is_enabled=has_direct, birthday_allowed=config.wan_birthday)
 
     @property
     def node_id(self) -> NodeId:
@@ -176,7 +151,7 @@ class Node:
     @property
     def deadline(self) -> Instant:
         """When to feed WAKE, or NEVER."""
-        return self._timers.deadline
+        return min(self._timers.deadline, self._direct.deadline)
 
     def handle(self, event: NodeInput, now: Instant) -> Sequence[NodeEffect]:
         """Take one input at `now`; return what must now be done, in order.
@@ -186,7 +161,7 @@ class Node:
         if now < self._now:
             raise LocalError(f"time ran backwards, from {self._now} to {now}")
         self._now = now
-        out = _Out(self._peers, self._relay, now)
+        out = NodeOut(self._peers, self._relay, self._connection_ids, now)
         self._ON[type(event)](self, event, now, out)
         if self._exchange.unsettled:
             # Only now, when everything that the input changed has changed: of ten sessions that a dying relay
@@ -210,10 +185,11 @@ class Node:
             wan_enabled=config.wan_enabled,
             wan_join=self._door.wan_join.value,
             allow_plaintext_legacy=config.allow_plaintext_legacy,
+            direct_addresses=self._direct.addresses,
             wan=RelayState.OFF if relay is None else relay.state,
             wan_relay_url=config.wan_relay_url,
             wan_reason="" if relay is None else relay.reason,
-            nat_type="unknown",
+            nat_type=self._direct.nat_type,
             peers_connected=len(self._peers),
             peers_listed=len(self.listed_peers()),
             queue_depth=self._exchange.serving.queue_depth,
@@ -225,7 +201,8 @@ class Node:
         """Return the connected peers, by node id."""
         in_flight = self._exchange.asking.in_flight
         statuses = [peer.status(in_flight=in_flight.get(peer.node, 0), now=self._now) for peer in self._peers]
-        return tuple(sorted(statuses, key=lambda status: status.node_id))
+        explained = [replace(status, path_reason=self._direct.reason(status)) for status in statuses]
+        return tuple(sorted(explained, key=lambda status: status.node_id))
 
     def listed_peers(self) -> tuple[ListedPeer, ...]:
         """Return the nodes that the relay names and that are not connected."""
@@ -237,7 +214,7 @@ class Node:
 
     # Life.
 
-    def _on_started(self, event: Started, now: Instant, out: _Out) -> None:
+    def _on_started(self, event: Started, now: Instant, out: NodeOut) -> None:
         if self._started:
             raise LocalError("a node starts once")
         self._started = True
@@ -246,16 +223,18 @@ class Node:
         if self._relay is not None:
             self._relay.start(now, out)
 
-    def _on_stop_requested(self, _: StopRequested, now: Instant, out: _Out) -> None:
+    def _on_stop_requested(self, _: StopRequested, now: Instant, out: NodeOut) -> None:
+        self._direct.leave(now, out)
         self._stopping = True
         self._exchange.stop("this node is stopping", now, out)
-        self._hear(self._peers.close_all("this node is stopping", out), now, out)
+        self._hear(self._peers.close_all("this node is stopping", now, out), now, out)
         if self._relay is not None:
             self._relay.stop(now, out)
 
-    def _on_woken(self, _: Woken, now: Instant, out: _Out) -> None:
+    def _on_woken(self, _: Woken, now: Instant, out: NodeOut) -> None:
         while (key := self._timers.pop_due(now)) is not None:
             self._ON_TIMER[type(key)](self, key, now, out)
+        self._direct.woken(now, out)
 
     @property
     def _is_running(self) -> bool:
@@ -267,45 +246,47 @@ class Node:
 
     # Connections.
 
-    def _on_connection_accepted(self, event: ConnectionAccepted, now: Instant, out: _Out) -> None:
-        self._hear_ended(self._peers.accepted(event.connection, event.remote, now, out), now, out)
+    def _on_connection_accepted(self, event: ConnectionAccepted, now: Instant, out: NodeOut) -> None:
+        path = Path.DIRECT if event.direct else Path.LAN
+        self._hear(self._peers.accepted(event.connection, event.remote, now, out, path=path), now, out)
 
-    def _on_connection_opened(self, event: ConnectionOpened, now: Instant, out: _Out) -> None:
+    def _on_connection_opened(self, event: ConnectionOpened, now: Instant, out: NodeOut) -> None:
         if self._is_relay(event.connection):
             self._relay_client.opened(now, out)
         else:
             self._peers.opened(event.connection, out)
 
-    def _on_connect_failed(self, event: ConnectFailed, now: Instant, out: _Out) -> None:
+    def _on_connect_failed(self, event: ConnectFailed, now: Instant, out: NodeOut) -> None:
         if self._is_relay(event.connection):
             self._relay_client.failed(event.reason, now, out)
             self._exchange.unsettled = True
         else:
-            self._hear_ended(self._peers.closed(event.connection, event.reason, out), now, out)
+            self._hear(self._peers.closed(event.connection, event.reason, now, out), now, out)
 
-    def _on_connection_closed(self, event: ConnectionClosed, now: Instant, out: _Out) -> None:
+    def _on_connection_closed(self, event: ConnectionClosed, now: Instant, out: NodeOut) -> None:
         if self._is_relay(event.connection):
             self._relay_seeking.no_listing()
             self._hear_relay(self._relay_client.closed(event.reason, now, out), now, out)
             self._exchange.unsettled = True
         else:
-            self._hear_ended(self._peers.closed(event.connection, event.reason, out), now, out)
+            self._hear(self._peers.closed(event.connection, event.reason, now, out), now, out)
 
-    def _on_data_received(self, event: DataReceived, now: Instant, out: _Out) -> None:
+    def _on_data_received(self, event: DataReceived, now: Instant, out: NodeOut) -> None:
         if self._is_relay(event.connection):
             self._hear_relay(self._relay_client.received(event.data, now, out), now, out)
         else:
             self._hear(self._peers.received(event.connection, event.data, now, out), now, out)
 
-    def _on_ping_received(self, event: PingReceived, now: Instant, out: _Out) -> None:
-        """Nothing to do: the driver has answered it."""
-
-    def _on_pong_received(self, event: PongReceived, now: Instant, out: _Out) -> None:
+    def _on_pong_received(self, event: PongReceived, now: Instant, out: NodeOut) -> None:
         if self._is_relay(event.connection):
             self._relay_client.ponged(now)
 
     def _is_relay(self, connection: Handle) -> bool:
         return self._relay is not None and connection == self._relay.connection
+
+    @property
+    def _is_relayed(self) -> bool:
+        return self._relay is not None and self._relay.state is RelayState.CONNECTED
 
     @property
     def _relay_seeking(self) -> Seeking:
@@ -319,91 +300,84 @@ class Node:
 
     # The LAN.
 
-    def _on_service_found(self, event: ServiceFound, now: Instant, out: _Out) -> None:
-        node = event.record.node
+    def _on_service_found(self, event: ServiceFound, now: Instant, out: NodeOut) -> None:
         if self._contacts.advertises_another(event):
-            self._on_service_lost(ServiceLost(event.name), now, out)
-        if not self._config.lan_enabled or not self._is_running or not self._contacts.found(event):
-            return
-        if not self._door.admits(Path.LAN, node):
-            return
-        if self._timers.remaining(DialDue(node), now) is None and not self._peers.is_reaching(node, Path.LAN):
-            if self._courtesy(node):
-                self._timers.set(DialDue(node), now + self._courtesy(node))
-            else:
-                self._on_dial_due(DialDue(node), now, out)
+            self._dialling.lost(ServiceLost(event.name))
+        if self._config.lan_enabled and self._is_running:
+            self._dialling.found(event, now, out)
 
-    def _courtesy(self, node: NodeId) -> Duration:
-        """Return how long this node leaves it to the other to dial."""
-        return 0 if self.node_id < node else HIGHER_WAITS
+    def _on_service_lost(self, event: ServiceLost, now: Instant, out: NodeOut) -> None:
+        self._dialling.lost(event)
 
-    def _on_service_lost(self, event: ServiceLost, now: Instant, out: _Out) -> None:
-        vanished = self._contacts.vanished(event.name)
-        if vanished is not None:
-            self._timers.cancel(DialDue(vanished))
+    def _on_dial_due(self, due: DialDue, now: Instant, out: NodeOut) -> None:
+        if not self._stopping:
+            self._dialling.fired(due, now, out)
 
-    def _on_dial_due(self, due: DialDue, now: Instant, out: _Out) -> None:
-        if self._peers.dialling >= DIALS_MAX:
-            self._timers.set(due, now + HIGHER_WAITS)
-            return
-        address = self._contacts.next_address(due.node)
-        if address is None or self._stopping or self._peers.is_reaching(due.node, Path.LAN):
-            return
-        connection = next(self._connection_ids)
-        self._peers.dialled(connection, due.node, address, now)
-        out.append(Connect(connection, address))
-
-    def _advertise(self, out: _Out) -> None:
+    def _advertise(self, out: NodeOut) -> None:
         if self._config.lan_enabled and self._lan_port is not None and not self._stopping:
             out.append(Advertise(record_of(self._config, self.node_id, self._lan_port, self._exchange.models)))
 
     # Conversations.
 
-    def _hear(self, news: Iterable[News], now: Instant, out: _Out) -> None:
+    def _hear(self, news: Iterable[News], now: Instant, out: NodeOut) -> None:
         for item in news:
             self._ON_NEWS[type(item)](self, item, now, out)
 
-    def _on_peer_up(self, news: PeerUp, now: Instant, out: _Out) -> None:
+    def _on_peer_up(self, news: PeerUp, now: Instant, out: NodeOut) -> None:
         self._contacts.succeeded(news.node, news.path)
+        self._direct.peer_up(news, now, out)
         self._exchange.unsettled = True
 
-    def _on_heartbeat_wanted(self, news: HeartbeatWanted, now: Instant, out: _Out) -> None:
+    def _on_heartbeat_wanted(self, news: HeartbeatWanted, now: Instant, out: NodeOut) -> None:
         if self._peers.is_superseded(news.handle) and not self._exchange.is_busy(news.handle):
-            self._hear_ended(self._peers.close(news.handle, "there is a better path", out), now, out)
+            self._hear(self._peers.close(news.handle, "there is a better path", now, out), now, out)
         else:
-            out.append(SendMessage(news.handle, self._beat(Heartbeat, now)))
+            if news.peer is not None:
+                self._peers.set_active(news.peer, self._exchange.is_busy(news.peer))
+            out.append(SendMessage(news.handle, self._exchange.beat(Heartbeat, self._unix_time_at_zero + now)))
 
-    def _hear_ended(self, news: ConversationEnded | None, now: Instant, out: _Out) -> None:
-        if news is not None:
-            self._on_conversation_ended(news, now, out)
-
-    def _on_conversation_ended(self, news: ConversationEnded, now: Instant, out: _Out) -> None:
+    def _on_conversation_ended(self, news: ConversationEnded, now: Instant, out: NodeOut) -> None:
         self._exchange.conversation_ended(news.handle, news.reason, now, out)
-        if news.peer is not None and not self._stopping:
+        if not self._stopping:
+            self._direct.ended(news, now, out)
+        if news.peer is not None and news.path is not Path.DIRECT and not self._stopping:
             delay = SECOND
             if not news.was_up and (news.dialled or news.refused):
                 # Whoever was refused is not dialled at once either: the two would take turns for ever.
                 delay = self._contacts.failed(news.peer, news.path, now)
-            if news.path is Path.LAN and self._is_wanted_on_lan(news.peer):
-                self._timers.set(DialDue(news.peer), now + delay + self._courtesy(news.peer))
+            if news.path is Path.LAN:
+                self._dialling.again(news.peer, delay, now)
         self._exchange.unsettled = True
 
-    def _is_wanted_on_lan(self, node: NodeId) -> bool:
-        return self._contacts.is_on_lan(node) and self._door.admits(Path.LAN, node)
+    def _on_peers_timer(self, key: SetupDue | LivenessDue | GraceDue, now: Instant, out: NodeOut) -> None:
+        self._hear(self._peers.fired(key, now, out), now, out)
 
-    def _on_setup_or_liveness_due(self, key: SetupDue | LivenessDue, now: Instant, out: _Out) -> None:
-        news = self._peers.fired(key, now, out)
-        if news is not None:
-            self._hear([news], now, out)
+    def _on_peer_away(self, news: PeerAway, now: Instant, out: NodeOut) -> None:
+        self._exchange.peer_away(news.peer)
+        self._look_for_missing(now, out)
 
-    def _on_told(self, told: Told, now: Instant, out: _Out) -> None:
+    def _look_for_missing(self, now: Instant, out: NodeOut) -> None:
+        """Open sessions with the nodes whose last conversation ended while requests were under way."""
+        if not self._is_relayed or self._stopping:
+            return
+        for peer in self._exchange.missing():
+            if self._door.admits(Path.RELAY, peer.node) and not self._is_approached(peer.node):
+                self._relay_seeking.open(peer.node, now, out)
+
+    def _on_peer_gone(self, news: PeerGone, now: Instant, out: NodeOut) -> None:
+        self._exchange.conversation_ended(news.peer, news.reason, now, out)
+
+    def _on_told(self, told: Told, now: Instant, out: NodeOut) -> None:
+        if isinstance(told.message, PathSignal):
+            self._on_path_signal(told, told.message, now, out)
+            return
         if isinstance(told.message, Heartbeat):
-            out.append(SendMessage(told.handle, self._beat(HeartbeatAck, now)))
+            out.append(SendMessage(told.handle, self._exchange.beat(HeartbeatAck, self._unix_time_at_zero + now)))
         if isinstance(told.message, Heartbeat | HeartbeatAck):
             # It may have brought news of models.
             self._exchange.unsettled = True
         else:
-            self._exchange.told(told.node, told.handle, told.message, now, out)
+            self._exchange.told(told.node, told.whom, told.message, now, out)
 
     # The relay.
 
@@ -420,23 +394,25 @@ class Node:
             connection_ids=self._connection_ids,
         )
 
-    def _hear_relay(self, news: Iterable[RelayNews], now: Instant, out: _Out) -> None:
+    def _hear_relay(self, news: Iterable[RelayNews], now: Instant, out: NodeOut) -> None:
         for item in news:
             self._ON_RELAY_NEWS[type(item)](self, item, now, out)
 
-    def _on_relay_timer(self, key: RelayTimer | SessionTimer, now: Instant, out: _Out) -> None:
+    def _on_relay_timer(self, key: RelayTimer | SessionTimer, now: Instant, out: NodeOut) -> None:
         self._hear_relay(self._relay_client.fired(key, now, out), now, out)
 
-    def _on_registered(self, _: Registered, now: Instant, out: _Out) -> None:
+    def _on_registered(self, news: Registered, now: Instant, out: NodeOut) -> None:
+        self._direct.observed(news.observed_host)
         self._relay_seeking.registered(now, out)
 
-    def _on_discover_due(self, _: DiscoverDue, now: Instant, out: _Out) -> None:
+    def _on_discover_due(self, _: DiscoverDue, now: Instant, out: NodeOut) -> None:
         if not self._stopping:
             self._relay_seeking.ask(now, out)
 
-    def _on_peers_listed(self, news: PeersListed, now: Instant, out: _Out) -> None:
+    def _on_peers_listed(self, news: PeersListed, now: Instant, out: NodeOut) -> None:
         self._relay_seeking.listed()
         self._contacts.listed(news.peers, now)
+        self._look_for_missing(now, out)
         if not self._stopping:
             held = sum(Path.RELAY in peer.conversations for peer in self._peers) + self._relay_seeking.openings
             room = self._config.wan_peers_max - held
@@ -449,17 +425,19 @@ class Node:
         return [node for node in self._contacts.providers(model, now) if self._door.admits(Path.RELAY, node)]
 
     def _is_approached(self, node: NodeId) -> bool:
-        return self._peers.is_reaching(node) or self._relay_seeking.is_opening(node)
+        # A direct path does not count: the relay stands by for when it ends.
+        on_way = self._peers.is_reaching(node, Path.RELAY) or self._peers.is_reaching(node, Path.LAN)
+        return on_way or self._relay_seeking.is_opening(node)
 
-    def _on_session_opened(self, news: SessionOpened, now: Instant, out: _Out) -> None:
+    def _on_session_opened(self, news: SessionOpened, now: Instant, out: NodeOut) -> None:
         self._relay_seeking.settled(news.session)
         has_key = self._contacts.has_key(news.peer)
         self._peers.session_opened(news.session, news.peer, initiator=news.initiator, has_key=has_key, now=now, out=out)
 
-    def _on_session_data(self, news: SessionData, now: Instant, out: _Out) -> None:
+    def _on_session_data(self, news: SessionData, now: Instant, out: NodeOut) -> None:
         self._hear(self._peers.received(news.session, news.data, now, out), now, out)
 
-    def _on_session_closed(self, news: SessionClosed, now: Instant, out: _Out) -> None:
+    def _on_session_closed(self, news: SessionClosed, now: Instant, out: NodeOut) -> None:
         if self._relay_seeking.settled(news.session):
             if news.reason == PEER_NOT_FOUND:
                 # It may register in a moment, after all of us have lost the relay; the next listing will tell.
@@ -467,54 +445,80 @@ class Node:
             else:
                 self._contacts.failed(news.peer, Path.RELAY, now)
             self._exchange.unsettled = True
-        self._hear_ended(self._peers.closed(news.session, news.reason, out), now, out)
+        self._hear(self._peers.closed(news.session, news.reason, now, out), now, out)
 
-    def _on_refused(self, news: Refused, now: Instant, out: _Out) -> None:
+    def _on_refused(self, news: Refused, now: Instant, out: NodeOut) -> None:
         self._relay_seeking.no_listing()
         self._exchange.unsettled = True
         if news.code == SHUTTING_DOWN:
             # A relay that drains waits for its sessions; those that carry nothing need not be waited for.
-            idle = [h for h in self._peers.handles() if isinstance(h, str) and not self._exchange.is_busy(h)]
-            for handle in idle:
-                self._hear_ended(self._peers.close(handle, "the relay is stopping", out), now, out)
+            sessions = [handle for handle in self._peers.handles() if isinstance(handle, str)]
+            for handle in sessions:
+                if self._exchange.is_busy(self._peers.carried_by(handle)):
+                    continue
+                self._hear(self._peers.close(handle, "the relay is stopping", now, out), now, out)
 
-    def _on_signal_received(self, _: SignalReceived, now: Instant, out: _Out) -> None:
-        """Direct paths come with the issue after the simulated internet; until then nobody is answered."""
+    def _ignore(self, event: PingReceived | SignalReceived, now: Instant, out: NodeOut) -> None:
+        """Do nothing: the driver answers pings, and to signals that the relay can read nobody is answered."""
+
+    # Direct paths.
+
+    def _on_udp(self, event: NetworkChanged | DatagramReceived | SocketsOpened, now: Instant, out: NodeOut) -> None:
+        if self._is_running:
+            self._direct.udp(event, now, out)
+
+    def _on_path_signal(self, told: Told, message: PathSignal, now: Instant, out: NodeOut) -> None:
+        try:
+            self._direct.told(told.node, message, now, out)
+        except PeerError as error:
+            out.append(ReportRefusal(told.handle, error.reason))
+            self._hear(self._peers.close(told.handle, error.reason, now, out), now, out)
+
+    def _on_address_vouched(self, news: AddressVouched, now: Instant, out: NodeOut) -> None:
+        self._direct.vouched(news, now, out)
+
+    def _on_peer_wanted(self, event: PeerWanted, now: Instant, out: NodeOut) -> None:
+        self._require_running()
+        self._door.check_wanted(event.node, self.node_id)
+        self._direct.want(event.node, event.addresses, out)
+        if self._is_relayed and not self._is_approached(event.node):
+            self._relay_seeking.open(event.node, now, out)
 
     # Requests of this machine, and work for others.
 
-    def _on_ask(self, ask: Ask, now: Instant, out: _Out) -> None:
+    def _on_ask(self, ask: Ask, now: Instant, out: NodeOut) -> None:
         self._require_running()
         self._exchange.begin(ask, now)
 
-    def _on_cancel_ask(self, event: CancelAsk, now: Instant, out: _Out) -> None:
+    def _on_cancel_ask(self, event: CancelAsk, now: Instant, out: NodeOut) -> None:
         self._exchange.cancel(event.request, now, out)
 
-    def _on_patience_due(self, due: PatienceDue, now: Instant, out: _Out) -> None:
+    def _on_patience_due(self, due: PatienceDue, now: Instant, out: NodeOut) -> None:
         asked = self._exchange.asking.get(due.request)
         if asked is not None and asked.state is AskState.WAITING:
             self._give_up(asked, out)
 
-    def _on_request_timer(self, key: AskDue | JobDue, now: Instant, out: _Out) -> None:
+    def _on_request_timer(self, key: AskDue | JobDue, now: Instant, out: NodeOut) -> None:
         self._exchange.fired(key, now, out)
 
     def _on_generation(
-        self, event: GenerationChunk | GenerationFinished | GenerationFailed, now: Instant, out: _Out
+        self, event: GenerationChunk | GenerationFinished | GenerationFailed, now: Instant, out: NodeOut
     ) -> None:
         self._exchange.generated(event, now, out)
 
-    def _settle(self, now: Instant, out: _Out) -> None:
+    def _settle(self, now: Instant, out: NodeOut) -> None:
         """Give each waiting request to the best node, or let it wait while there is hope, or end it."""
         self._exchange.unsettled = False
         for node in self._peers.changed:
             peer = self._peers.get(node)
             self._exchange.node_changed(node, None if peer is None else peer.standing())
         self._peers.changed.clear()
+        self._exchange.leave_missing(out)
         for asked in self._exchange.waiting():
             if not self._exchange.place(asked, now, out) and not self._may_turn_up(asked, now, out):
                 self._give_up(asked, out)
 
-    def _give_up(self, asked: Asked, out: _Out) -> None:
+    def _give_up(self, asked: Asked, out: NodeOut) -> None:
         model, relay, excuse = asked.ask.model, self._relay, ""
         if self._contacts.knows(model):
             excuse = "nodes that do are known, and none of them can be reached now"
@@ -522,7 +526,7 @@ class Node:
             excuse = f"the relay is not connected ({relay.reason or relay.state.value})"
         self._exchange.give_up(asked, excuse, out)
 
-    def _may_turn_up(self, asked: Asked, now: Instant, out: _Out) -> bool:
+    def _may_turn_up(self, asked: Asked, now: Instant, out: NodeOut) -> bool:
         """Look for nodes that could take a request; return whether one may still come."""
         model, relay = asked.ask.model, self._relay
         hopeful = any(
@@ -545,30 +549,19 @@ class Node:
         """Whether a connection to `node` is being made, or about to be for the first time."""
         if self._peers.get(node) is not None or self._contacts.is_failing(node, Path.LAN):
             return False
-        return self._peers.is_reaching(node) or self._timers.remaining(DialDue(node), now) is not None
+        return self._peers.is_reaching(node) or self._dialling.is_due(node, now)
 
     # What we say of ourselves.
 
-    def _on_loaded_models_changed(self, event: LoadedModelsChanged, now: Instant, out: _Out) -> None:
+    def _on_loaded_models_changed(self, event: LoadedModelsChanged, now: Instant, out: NodeOut) -> None:
         self._exchange.models = event.models
         self._peers.greeting = greeting_of(self._config, self.node_id, event.models)
         for handle in self._peers.handles():
-            out.append(SendMessage(handle, self._beat(Heartbeat, now)))
+            out.append(SendMessage(handle, self._exchange.beat(Heartbeat, self._unix_time_at_zero + now)))
         self._advertise(out)
         if self._relay is not None:
             self._relay.set_capabilities(capabilities_of(self._config, event.models), now, out)
         self._exchange.unsettled = True
-
-    def _beat(self, kind: type[Heartbeat] | type[HeartbeatAck], now: Instant) -> Heartbeat | HeartbeatAck:
-        serving = self._exchange.serving
-        return kind(
-            device_id=self.node_id,
-            timestamp=wire_date(self._unix_time_at_zero + now),
-            loaded_models=self._exchange.models,
-            is_generating=serving.running > 0,
-            queue_depth=serving.queue_depth,
-            ewma_tokens_per_second=serving.tokens_per_second,
-        )
 
     # The tables; a test holds each against its union.
 
@@ -581,10 +574,14 @@ class Node:
         ConnectFailed: _on_connect_failed,
         ConnectionClosed: _on_connection_closed,
         DataReceived: _on_data_received,
-        PingReceived: _on_ping_received,
+        PingReceived: _ignore,
         PongReceived: _on_pong_received,
         ServiceFound: _on_service_found,
         ServiceLost: _on_service_lost,
+        NetworkChanged: _on_udp,
+        DatagramReceived: _on_udp,
+        SocketsOpened: _on_udp,
+        PeerWanted: _on_peer_wanted,
         Ask: _on_ask,
         CancelAsk: _on_cancel_ask,
         LoadedModelsChanged: _on_loaded_models_changed,
@@ -596,8 +593,9 @@ class Node:
         AskDue: _on_request_timer,
         PatienceDue: _on_patience_due,
         JobDue: _on_request_timer,
-        SetupDue: _on_setup_or_liveness_due,
-        LivenessDue: _on_setup_or_liveness_due,
+        SetupDue: _on_peers_timer,
+        LivenessDue: _on_peers_timer,
+        GraceDue: _on_peers_timer,
         DialDue: _on_dial_due,
         DiscoverDue: _on_discover_due,
         RelayTimer: _on_relay_timer,
@@ -607,14 +605,17 @@ class Node:
         PeerUp: _on_peer_up,
         Told: _on_told,
         HeartbeatWanted: _on_heartbeat_wanted,
+        PeerAway: _on_peer_away,
+        PeerGone: _on_peer_gone,
         ConversationEnded: _on_conversation_ended,
     }
     _ON_RELAY_NEWS: ClassVar[dict[type[Any], Callable[..., None]]] = {
         Registered: _on_registered,
+        AddressVouched: _on_address_vouched,
         PeersListed: _on_peers_listed,
         SessionOpened: _on_session_opened,
         SessionData: _on_session_data,
         SessionClosed: _on_session_closed,
         Refused: _on_refused,
-        SignalReceived: _on_signal_received,
+        SignalReceived: _ignore,
     }

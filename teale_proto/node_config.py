@@ -4,6 +4,7 @@ from teale_proto.contract import SECOND, Duration, Value
 from teale_proto.door import Door, Join
 from teale_proto.errors import LocalError
 from teale_proto.inputs import NodeId, ServiceRecord
+from teale_proto.liveness import INTERVALS
 from teale_proto.secure.passcode import Passcode
 from teale_proto.wire.cluster import DeviceInfo, Hello
 from teale_proto.wire.relay import Capabilities, Hardware
@@ -26,6 +27,10 @@ class NodeConfig(Value):
     wan_relay_url: str = ""
     wan_peers_max: int = 8
     """Nodes with models that a node keeps a relay session with, so that the first request finds it ready."""
+    wan_direct: bool = True
+    """Whether to open direct paths to nodes that the relay introduces."""
+    wan_birthday: bool = False
+    """Whether to open and probe hundreds of ports where nothing else can open one; never on metered links."""
     wan_join: Join = Join.OPEN
     """Who may talk to this node through the relay: OPEN or PAIRED."""
     trusted_nodes: tuple[NodeId, ...] = ()
@@ -34,6 +39,14 @@ class NodeConfig(Value):
     """For a closed test network: talk without encryption to deployed nodes that have none, through the relay."""
     max_concurrent_requests: int = 1
     queue_max: int = 256
+
+
+def check(config: NodeConfig) -> None:
+    """Raise LocalError for a configuration that cannot be kept."""
+    if config.heartbeat not in INTERVALS:
+        raise LocalError(f"heartbeat of {config.heartbeat} µs; allowed are {INTERVALS}")
+    if config.queue_max < 1 or config.max_concurrent_requests < 1:
+        raise LocalError("a node serves at least one request at a time and lets at least one wait")
 
 
 def door_of(config: NodeConfig) -> Door:

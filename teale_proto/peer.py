@@ -1,16 +1,18 @@
 """One other node: the conversations that we have with it, and what it last said of itself."""
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
-from teale_proto.contract import MILLISECOND, SECOND, Instant
+from teale_proto.contract import MILLISECOND, SECOND, Duration, Instant
+from teale_proto.delivery import Delivery
 from teale_proto.effects import Path, PeerState
-from teale_proto.inputs import Address, Handle, NodeId
+from teale_proto.inputs import Address, Handle, NodeId, PeerHandle
 from teale_proto.joining import Joining
 from teale_proto.link import Link
-from teale_proto.liveness import Liveness
+from teale_proto.liveness import ACTIVE, STANDBY_INTERVALS, Liveness
 from teale_proto.routing import Standing
-from teale_proto.status import PeerStatus
+from teale_proto.status import PathStatus, PeerStatus
 from teale_proto.wire.cluster import Heartbeat, HeartbeatAck, Hello, HelloAck
 from teale_proto.wire.deployed import Translator
 from teale_proto.wire.relay import Hardware
@@ -29,8 +31,8 @@ class ConversationState(Enum):
     UP = "up"
 
 
-PREFERENCE: Final = (Path.LAN, Path.RELAY)
-"""Which path carries the next request, the best first."""
+PREFERENCE: Final = (Path.LAN, Path.DIRECT, Path.RELAY)
+"""Which path carries what is said next, the best first."""
 
 
 SPEED_MAX: Final = 1e6
@@ -43,11 +45,13 @@ class Conversation:
     __slots__ = (
         "address",
         "doom",
+        "epoch",
         "handle",
         "host",
         "initiator",
         "instance",
         "joining",
+        "keep_alive",
         "link",
         "liveness",
         "path",
@@ -78,6 +82,10 @@ class Conversation:
         self.address = "" if remote is None else _text(remote)
         self.state = ConversationState.HANDSHAKING
         self.instance = b""
+        self.epoch = 0
+        """The count that we announced in our greeting; 0 before that, and without encryption."""
+        self.keep_alive: Duration | None = None
+        """How far apart heartbeats may be on an idle direct path; None is the node's own interval."""
         self.joining: Joining | None = None
         """What a conversation on the LAN goes through before the greeting, once it is known who is there."""
         self.liveness: Liveness | None = None
@@ -87,14 +95,25 @@ class Conversation:
         self.translator = Translator()
         self.unknown_kinds: set[str] = set()
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it may be anybody, and takes a place; the relay client bounds those that come through the relay."""
+        return self.path is not Path.RELAY and not self.initiator and self.state is not ConversationState.UP
+
 
 class Peer:
-    """A node that we have at least one conversation with."""
+    """A node that we have at least one conversation with, or had one until a moment ago."""
 
     __slots__ = (
         "conversations",
+        "delivery",
         "display_name",
+        "doom",
+        "epochs",
+        "handle",
         "hardware",
+        "instance",
+        "is_active",
         "is_generating",
         "loaded_models",
         "node",
@@ -107,6 +126,18 @@ class Peer:
     def __init__(self, node: NodeId) -> None:
         self.node = node
         self.conversations: dict[Path, Conversation] = {}
+        self.instance = b""
+        """Which start of the node it is; empty without encryption."""
+        self.handle: PeerHandle | None = None
+        """Under which its requests go, whatever conversations there are; None where it does not number messages."""
+        self.epochs: tuple[int, int | None] = (0, None)
+        """What each side announced when the numbers began: ours, theirs."""
+        self.delivery: Delivery | None = None
+        """Made with the first numbered message."""
+        self.doom = ""
+        """Why it must end at the next opportunity; "" where it need not."""
+        self.is_active = False
+        """Whether, as far as is known, requests are under way."""
         self.display_name = ""
         self.hardware = Hardware()
         self.loaded_models: tuple[str, ...] = ()
@@ -118,9 +149,19 @@ class Peer:
 
     @property
     def best(self) -> Conversation:
-        """The conversation that carries the next request: a healthy one before a degraded one, then the better path."""
+        """The conversation that carries what is said next: a healthy one before a degraded one, then by preference."""
+        if len(self.conversations) == 1:
+            return next(iter(self.conversations.values()))
         candidates = [self.conversations[path] for path in PREFERENCE if path in self.conversations]
         return min(candidates, key=_is_degraded)
+
+    def pace_of(self, conversation: Conversation, interval: Duration) -> Duration:
+        """Return how far apart the heartbeats of one conversation should be; `interval` is the node's own."""
+        if conversation.path is Path.DIRECT:
+            return ACTIVE if self.is_active else conversation.keep_alive or interval
+        if conversation.path is Path.RELAY and self.best.path is Path.DIRECT:
+            return STANDBY_INTERVALS * interval
+        return interval
 
     def greeted(self, hello: Hello | HelloAck) -> None:
         """Take what the peer said of itself in its greeting."""
@@ -166,7 +207,7 @@ class Peer:
             node=self.node,
             display_name=self.display_name,
             path=best.path,
-            handle=best.handle,
+            handle=best.handle if self.handle is None else self.handle,
             loaded_models=self.loaded_models,
             queue_depth=self.queue_depth,
             tokens_per_second=self.tokens_per_second,
@@ -180,7 +221,6 @@ class Peer:
         best = self.best
         liveness = best.liveness
         assert liveness is not None
-        round_trip = liveness.round_trip
         return PeerStatus(
             node_id=self.node,
             display_name=self.display_name,
@@ -194,13 +234,26 @@ class Peer:
             in_flight=in_flight,
             tokens_per_second=self.tokens_per_second,
             silent_seconds=liveness.silence(now) / SECOND,
-            round_trip_ms=None if round_trip is None else round_trip / MILLISECOND,
+            round_trip_ms=_milliseconds(liveness.round_trip),
+            paths=tuple(self._paths()),
         )
+
+    def _paths(self) -> Iterator[PathStatus]:
+        for path in PREFERENCE:
+            conversation = self.conversations.get(path)
+            if conversation is not None:
+                liveness = conversation.liveness
+                assert liveness is not None
+                yield PathStatus(path, conversation.address, liveness.state, _milliseconds(liveness.round_trip))
 
 
 def _is_degraded(conversation: Conversation) -> bool:
     liveness = conversation.liveness
     return liveness is None or liveness.state is not PeerState.CONNECTED
+
+
+def _milliseconds(duration: Duration | None) -> float | None:
+    return None if duration is None else duration / MILLISECOND
 
 
 def _text(address: Address) -> str:

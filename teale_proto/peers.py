@@ -1,51 +1,50 @@
-"""All conversations with other nodes: from the first byte to the good-bye, over the LAN and through the relay.
+"""All conversations with other nodes: from the first byte to the good-bye, on the LAN, directly and through the relay.
 
 A conversation is set up in the same steps on every path: connect, handshake, joining (may it, and on the LAN
 with which passcode), greeting (`hello` by the side that connected, `helloAck` by the other). Only then does it
 count: the peer is in the pool, and its messages are passed up. Two nodes that dial each other at once keep the
 conversation that the lower node id began.
+
+Where both say so in their greetings, requests and answers do not hang on one conversation: they are numbered
+(see `delivery`), go over the best path there is, move when it ends or falls silent, and wait a while when it was the
+last. A node that starts anew, says good-bye, or has given up what it knew of the other's numbers is not waited for.
 """
 
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import Final
 
-from teale_proto.contract import SECOND, Duration, Instant, Sink
+from teale_proto import meeting
+from teale_proto.absence import GRACE, Absence
+from teale_proto.contract import SECOND, Duration, Instant
+from teale_proto.delivery import DeliveryError
 from teale_proto.door import Door
-from teale_proto.effects import (
-    CloseConnection,
-    Path,
-    PeerState,
-    ReportPeer,
-    ReportRefusal,
-    ReportUnknown,
-    SendData,
-)
-from teale_proto.errors import LocalError, PeerError
-from teale_proto.inputs import Address, ConnectionId, Handle, NodeId
-from teale_proto.joining import Joining, PasscodeMessage, Unwelcome
-from teale_proto.link import Established, Link
+from teale_proto.effects import CloseConnection, Path, PeerState, ReportPeer, ReportRefusal, ReportUnknown
+from teale_proto.errors import PeerError
+from teale_proto.inputs import Address, ConnectionId, Handle, NodeId, PeerHandle, Whom
+from teale_proto.joining import Unwelcome
+from teale_proto.link import Established, Heard, Link, Links, Numbered
 from teale_proto.liveness import Liveness
 from teale_proto.peer import Conversation, ConversationState, Peer
 from teale_proto.peer_news import (
     CloseSession,
     ConversationEnded,
+    GraceDue,
     HeartbeatWanted,
     LivenessDue,
     News,
-    PeersEffect,
+    PeerAway,
+    PeerGone,
     PeerUp,
-    SendSession,
     SetupDue,
     Told,
 )
 from teale_proto.rng import Rng
-from teale_proto.secure.identity import is_node_id
 from teale_proto.secure.suite import NOISE, Keys, Suite
+from teale_proto.speaking import Out, acknowledge, deliver, hear, put, say, send_due, take_acknowledgement, translated
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import (
+    DELIVERED,
     ClusterMessage,
-    DeviceInfo,
     Goodbye,
     Heartbeat,
     HeartbeatAck,
@@ -53,41 +52,19 @@ from teale_proto.wire.cluster import (
     HelloAck,
     PasscodeConfirm,
     PasscodeStart,
+    Received,
 )
-from teale_proto.wire.codec import Flavour, Unknown
-
-__all__ = [
-    "CloseSession",
-    "ConversationEnded",
-    "HeartbeatWanted",
-    "LivenessDue",
-    "News",
-    "PeerUp",
-    "Peers",
-    "PeersEffect",
-    "SendSession",
-    "SetupDue",
-    "Told",
-]
+from teale_proto.wire.codec import Unknown
 
 PEERS_MAX: Final = 256
 STRANGERS_MAX: Final = 64
-"""Conversations that others began on the LAN and that have not come to the greeting."""
+"""Conversations that others began, on the LAN or directly, and that have not come to the greeting."""
 
 UNKNOWN_KINDS_MAX: Final = 16
 """Kinds that are reported of one conversation, each once, so that nobody fills our log with novelties."""
 
-REASON_MAX: Final = 128
-"""Characters that are shown of the reason that another node gives."""
-
-JOINED_BYTES_MAX: Final = 64 * 1024
-"""Up to so much is handed to the driver in one piece; of more, the copy would cost more than the calls."""
-
 SETUP_TIMEOUT: Final[Duration] = 10 * SECOND
 """From the first byte to the greeting."""
-
-SIMULTANEOUS: Final[Duration] = 10 * SECOND
-"""Within this time of each other, two conversations that the two sides began are one meeting."""
 
 
 class Peers:
@@ -95,16 +72,15 @@ class Peers:
 
     __slots__ = (
         "_allow_plaintext",
+        "_away",
         "_conversations",
         "_door",
-        "_fast_aes",
-        "_identity",
-        "_instance",
         "_interval",
+        "_links",
+        "_node_id",
         "_peers",
         "_rng",
         "_strangers",
-        "_suite",
         "_timers",
         "changed",
         "greeting",
@@ -125,17 +101,16 @@ class Peers:
     ) -> None:
         """Raise LocalError for an identity that is not of the suite."""
         suite.check(identity)
-        self._identity = identity
-        self._suite = suite
-        self._fast_aes = fast_aes
+        self._node_id = identity.node_id
+        self._links = Links(identity, rng=rng, fast_aes=fast_aes, suite=suite)
         self._interval = heartbeat
         self._allow_plaintext = allow_plaintext
         self._door = door
         self._timers = timers
         self._rng = rng
-        self._instance = rng.randbytes(8)
         self._conversations: dict[Handle, Conversation] = {}
         self._peers: dict[NodeId, Peer] = {}
+        self._away = Absence(timers)
         self._strangers = 0
         self.changed: dict[NodeId, None] = {}
         """Nodes whose standing has changed, or that are gone; whoever takes note of one removes it."""
@@ -158,10 +133,7 @@ class Peers:
 
     def is_reaching(self, node: NodeId, path: Path | None = None) -> bool:
         """Whether a conversation with `node` (over `path`) exists, up or not."""
-        return any(
-            conversation.peer == node and path in (None, conversation.path)
-            for conversation in self._conversations.values()
-        )
+        return any(c.peer == node and path in (None, c.path) for c in self._conversations.values())
 
     @property
     def dialling(self) -> int:
@@ -172,57 +144,77 @@ class Peers:
         )
 
     def is_superseded(self, handle: Handle) -> bool:
-        """Whether the same peer is up over a better path."""
+        """Whether the same peer is up on the LAN, which makes every other path needless."""
+        conversation, peer = self._find(handle)
+        return conversation is not None and peer is not None and Path.LAN is peer.best.path is not conversation.path
+
+    def carried_by(self, handle: Handle) -> Whom:
+        """Return whose requests are disturbed when a conversation ends: those of its peer where it carries them."""
+        conversation, peer = self._find(handle)
+        return handle if peer is None or peer.handle is None or peer.best is not conversation else peer.handle
+
+    def _find(self, handle: Handle) -> tuple[Conversation | None, Peer | None]:
+        """Return a conversation, and the peer that it is with if that is up over this or another one."""
         conversation = self._conversations.get(handle)
-        if conversation is None or conversation.path is Path.LAN or conversation.peer is None:
-            return False
-        peer = self._peers.get(conversation.peer)
-        return peer is not None and Path.LAN in peer.conversations
+        node = None if conversation is None else conversation.peer
+        return conversation, None if node is None else self._peers.get(node)
+
+    # How fast their hearts beat.
+
+    def set_active(self, handle: PeerHandle, active: bool) -> None:
+        """Take whether requests are under way with a peer, which decides over the heartbeats on a direct path."""
+        peer = self._known(handle)
+        if peer is not None:
+            # Somebody waits for the end of an answer that is finished here as well.
+            peer.is_active = active or (peer.delivery is not None and peer.delivery.unacknowledged > 0)
+            self._hasten(peer)
+
+    def keep_alive(self, handle: Handle, interval: Duration) -> None:
+        """Set how far apart the heartbeats on an idle direct path may be, so that the NATs on it keep it open."""
+        conversation, peer = self._find(handle)
+        if conversation is not None:
+            conversation.keep_alive = interval
+        if peer is not None:
+            self._hasten(peer)
+
+    def _hasten(self, peer: Peer) -> None:
+        """See to it that conversations whose heartbeats are too far apart have one as soon as the node is awake."""
+        for conversation in peer.conversations.values():
+            liveness = conversation.liveness
+            assert liveness is not None
+            if liveness.interval > peer.pace_of(conversation, self._interval):
+                self._timers.set(LivenessDue(conversation.handle), 0)
 
     # How conversations begin.
 
-    def dialled(self, connection: ConnectionId, node: NodeId, address: Address, now: Instant) -> None:
-        """Note that we are connecting to `node` on the LAN."""
-        if self._allow_plaintext:
-            link = Link.plaintext()
-        else:
-            link = Link.dial(
-                self._identity,
-                expected=node,
-                instance=self._instance,
-                rng=self._rng,
-                fast_aes=self._fast_aes,
-                suite=self._suite,
-            )
-        conversation = Conversation(connection, Path.LAN, link, initiator=True, peer=node, remote=address)
+    def dialled(
+        self, connection: ConnectionId, node: NodeId, address: Address, now: Instant, *, path: Path = Path.LAN
+    ) -> None:
+        """Note that we are connecting to `node`, on the LAN or directly."""
+        plaintext = self._allow_plaintext and path is Path.LAN
+        link = Link.plaintext() if plaintext else self._links.dial(node)
+        conversation = Conversation(connection, path, link, initiator=True, peer=node, remote=address)
         conversation.state = ConversationState.CONNECTING
         self._add(conversation, now)
 
-    def opened(self, connection: ConnectionId, out: Sink[PeersEffect]) -> None:
+    def opened(self, connection: ConnectionId, out: Out) -> None:
         """Begin to talk on a connection that we dialled."""
         conversation = self._conversations.get(connection)
         if conversation is not None and conversation.state is ConversationState.CONNECTING:
             self._begin(conversation, out)
 
     def accepted(
-        self, connection: ConnectionId, remote: Address, now: Instant, out: Sink[PeersEffect]
-    ) -> ConversationEnded | None:
-        """Let a stranger on the LAN introduce itself; where too many are at it, the oldest has had its chance."""
-        ended = None
+        self, connection: ConnectionId, remote: Address, now: Instant, out: Out, *, path: Path = Path.LAN
+    ) -> list[News]:
+        """Let a stranger introduce itself; where too many are at it, the oldest has had its chance."""
+        ended: list[News] = []
         if self._strangers >= STRANGERS_MAX:
-            oldest = next(filter(_is_stranger, self._conversations.values()))
+            oldest = next(c for c in self._conversations.values() if c.is_stranger)
             reason = "too many connections that have not introduced themselves"
             out.append(ReportRefusal(oldest.handle, reason))
-            ended = self._end(oldest, reason, out, close=True)
-        link = Link.accept(
-            self._identity,
-            instance=self._instance,
-            rng=self._rng,
-            allow_plaintext=self._allow_plaintext,
-            fast_aes=self._fast_aes,
-            suite=self._suite,
-        )
-        conversation = Conversation(connection, Path.LAN, link, initiator=False, peer=None, remote=remote)
+            ended = self._end(oldest, reason, now, out, close=True)
+        link = self._links.accept(allow_plaintext=self._allow_plaintext and path is Path.LAN)
+        conversation = Conversation(connection, path, link, initiator=False, peer=None, remote=remote)
         self._add(conversation, now)
         return ended
 
@@ -234,7 +226,7 @@ class Peers:
         initiator: bool,
         has_key: bool | None = None,
         now: Instant,
-        out: Sink[PeersEffect],
+        out: Out,
     ) -> None:
         """Begin to talk over a relay session, unless the relay names a peer that cannot be one.
 
@@ -246,17 +238,8 @@ class Peers:
             if plaintext and initiator and has_key is False:
                 link = Link.relayed_plaintext()
             else:
-                link = Link.relayed(
-                    self._identity,
-                    initiator=initiator,
-                    peer=peer,
-                    session=session,
-                    instance=self._instance,
-                    rng=self._rng,
-                    allow_plaintext=plaintext and not has_key,
-                    fast_aes=self._fast_aes,
-                    suite=self._suite,
-                )
+                allowed = plaintext and not has_key
+                link = self._links.relayed(session, peer, initiator=initiator, allow_plaintext=allowed)
         except PeerError as error:
             out.append(CloseSession(session))
             out.append(ReportRefusal(session, error.reason))
@@ -268,13 +251,36 @@ class Peers:
 
     # What happens to them.
 
-    def send(self, handle: Handle, message: ClusterMessage, out: Sink[PeersEffect]) -> None:
-        """Send a message over a conversation that is up; over any other it is dropped."""
-        conversation = self._conversations.get(handle)
-        if conversation is not None and conversation.state is ConversationState.UP:
+    def send(self, whom: Whom, message: ClusterMessage, out: Out) -> None:
+        """Send a message over a conversation that is up, or to a peer; to any other it is dropped."""
+        if isinstance(whom, PeerHandle):
+            self._send_to_peer(whom, message, out)
+            return
+        conversation, peer = self._find(whom)
+        if conversation is not None and peer is not None and conversation.state is ConversationState.UP:
             self._say(conversation, message, out)
+            if isinstance(message, Heartbeat | HeartbeatAck):
+                acknowledge(peer, conversation, out, at_once=True)
 
-    def received(self, handle: Handle, data: bytes, now: Instant, out: Sink[PeersEffect]) -> Iterator[News]:
+    def _send_to_peer(self, handle: PeerHandle, message: ClusterMessage, out: Out) -> None:
+        peer = self._known(handle)
+        if peer is None or peer.doom:
+            return
+        if type(message) not in DELIVERED:
+            if peer.conversations:
+                self._say(peer.best, message, out)
+            return
+        if not peer.is_active:
+            self.set_active(handle, True)
+        if not deliver(peer, message, out):
+            self._timers.set(GraceDue(handle), 0)
+
+    def _known(self, handle: PeerHandle) -> Peer | None:
+        """Return the start of a peer that a handle names, if it is up or may come back."""
+        peer = self._peers.get(handle.node) or self._away.get(handle.node)
+        return peer if peer is not None and peer.handle == handle else None
+
+    def received(self, handle: Handle, data: bytes, now: Instant, out: Out) -> Iterator[News]:
         """Take what came over a conversation and yield what it means; the caller exhausts the iterator."""
         conversation = self._conversations.get(handle)
         if conversation is None:
@@ -282,236 +288,249 @@ class Peers:
         pieces: list[bytes] = []
         try:
             for event in conversation.link.receive(data, pieces):
-                self._put(conversation, pieces, out)
-                yield from self._understand(conversation, event, now, out)
+                put(conversation, pieces, out)
+                if type(event) is Numbered and conversation.state is ConversationState.UP:
+                    yield from self._hear_numbered(conversation, event, now, out)
+                else:
+                    yield from self._understand(conversation, event, now, out)
                 if self._conversations.get(handle) is not conversation:
                     return
-            self._put(conversation, pieces, out)
+            put(conversation, pieces, out)
         except PeerError as error:
             if isinstance(error, Unwelcome):
                 self._say(conversation, Goodbye(error.told), out)
             out.append(ReportRefusal(handle, error.reason))
-            yield self._end(conversation, error.reason, out, close=True, refused=True)
+            # What it said of numbers, it said as the peer itself: another conversation would not mend it.
+            final = isinstance(error, DeliveryError)
+            yield from self._end(conversation, error.reason, now, out, close=True, refused=True, final=final)
 
-    def closed(self, handle: Handle, reason: str, out: Sink[PeersEffect]) -> ConversationEnded | None:
+    def closed(self, handle: Handle, reason: str, now: Instant, out: Out) -> list[News]:
         """Note that the other side, or the network, ended a conversation."""
         conversation = self._conversations.get(handle)
-        return None if conversation is None else self._end(conversation, reason, out, close=False, blamed=True)
+        return [] if conversation is None else self._end(conversation, reason, now, out, close=False, blamed=True)
 
-    def close(self, handle: Handle, reason: str, out: Sink[PeersEffect]) -> ConversationEnded | None:
+    def close(self, handle: Handle, reason: str, now: Instant, out: Out) -> list[News]:
         """End a conversation from our side, with a good-bye where one can be said."""
         conversation = self._conversations.get(handle)
         if conversation is None:
-            return None
+            return []
         if conversation.state is ConversationState.UP:
-            self._say(conversation, Goodbye(reason), out)
-        return self._end(conversation, reason, out, close=True)
+            self._say(conversation, Goodbye(reason, stays=conversation.link.peer is not None), out)
+        return self._end(conversation, reason, now, out, close=True)
 
-    def close_all(self, reason: str, out: Sink[PeersEffect]) -> list[ConversationEnded]:
-        """End all conversations."""
-        ended = [self.close(handle, reason, out) for handle in list(self._conversations)]
-        return [news for news in ended if news is not None]
+    def close_all(self, reason: str, now: Instant, out: Out) -> list[News]:
+        """End all conversations for good."""
+        news: list[News] = []
+        for conversation in list(self._conversations.values()):
+            if conversation.state is ConversationState.UP:
+                self._say(conversation, Goodbye(reason), out)
+        for conversation in list(self._conversations.values()):
+            # The first one of a peer takes the others with it.
+            if conversation.handle in self._conversations:
+                news += self._end(conversation, reason, now, out, close=True, final=True)
+        for peer in self._away:
+            news += self._forget(peer, reason, now, out)
+        return news
 
-    def fired(self, key: SetupDue | LivenessDue, now: Instant, out: Sink[PeersEffect]) -> News | None:
-        """Do what was due for one conversation."""
+    def fired(self, key: SetupDue | LivenessDue | GraceDue, now: Instant, out: Out) -> list[News]:
+        """Do what was due for one conversation or peer."""
+        if isinstance(key, GraceDue):
+            return self._grace_ended(key.peer, now, out)
         conversation = self._conversations[key.handle]
         if isinstance(key, SetupDue):
-            return self._give_up(conversation, out)
+            return self._give_up(conversation, now, out)
         liveness = conversation.liveness
         assert liveness is not None
         assert conversation.peer is not None
+        peer = self._peers[conversation.peer]
+        liveness.pace(peer.pace_of(conversation, self._interval), now)
         due = liveness.fired(now)
         if due.change is PeerState.LOST:
-            return self._end(conversation, "three heartbeats missed", out, close=True)
+            final = len(peer.conversations) == 1 and liveness.silence(now) >= GRACE
+            return self._end(conversation, "three heartbeats missed", now, out, close=True, final=final)
         if due.change is not None:
-            self.changed[conversation.peer] = None
-            out.append(ReportPeer(conversation.peer, due.change, conversation.path, "a heartbeat was missed"))
+            self.changed[peer.node] = None
+            out.append(ReportPeer(peer.node, due.change, conversation.path, "a heartbeat was missed"))
+            if peer.best is not conversation:
+                self._move(peer, conversation, out)
         if due.send_heartbeat:
             liveness.heartbeat_sent(now)
         self._timers.set(LivenessDue(key.handle), liveness.due_at)
-        return HeartbeatWanted(key.handle) if due.send_heartbeat else None
+        if not due.send_heartbeat:
+            return []
+        return [HeartbeatWanted(key.handle, peer.handle if conversation.path is Path.DIRECT else None)]
+
+    def _move(self, peer: Peer, conversation: Conversation, out: Out) -> None:
+        """Say again over a better conversation what may have been lost in one that ended or fell silent."""
+        if peer.delivery is not None:
+            peer.delivery.went_silent(conversation.handle)
+            send_due(peer, out)
+        self._hasten(peer)
 
     # How they come up.
 
     def _add(self, conversation: Conversation, now: Instant) -> None:
         assert conversation.handle not in self._conversations
         self._conversations[conversation.handle] = conversation
-        self._strangers += _is_stranger(conversation)
+        self._strangers += conversation.is_stranger
         self._timers.set(SetupDue(conversation.handle), now + SETUP_TIMEOUT)
 
-    def _give_up(self, conversation: Conversation, out: Sink[PeersEffect]) -> ConversationEnded:
+    def _give_up(self, conversation: Conversation, now: Instant, out: Out) -> list[News]:
         reason = conversation.doom or "took too long to introduce itself"
         if not conversation.initiator or conversation.doom:
             out.append(ReportRefusal(conversation.handle, reason))
-        return self._end(conversation, reason, out, close=True, blamed=True)
+        return self._end(conversation, reason, now, out, close=True, blamed=True)
 
-    def _begin(self, conversation: Conversation, out: Sink[PeersEffect]) -> None:
+    def _begin(self, conversation: Conversation, out: Out) -> None:
         conversation.state = ConversationState.HANDSHAKING
         if conversation.link.established:
             self._greet(conversation, out)
             return
         pieces: list[bytes] = []
         conversation.link.start(pieces)
-        self._put(conversation, pieces, out)
+        put(conversation, pieces, out)
 
-    def _greet(self, conversation: Conversation, out: Sink[PeersEffect]) -> None:
+    def _greet(self, conversation: Conversation, out: Out) -> None:
         conversation.state = ConversationState.GREETING
         if conversation.initiator:
-            self._say(conversation, self.greeting, out)
+            self._announce(conversation)
+            self._say(conversation, meeting.hello_with(self.greeting, conversation.epoch), out)
 
-    def _understand(
-        self,
-        conversation: Conversation,
-        event: Established | ClusterMessage | Unknown,
-        now: Instant,
-        out: Sink[PeersEffect],
-    ) -> Iterator[News]:
+    def _announce(self, conversation: Conversation) -> None:
+        node = conversation.link.peer
+        if node is not None:
+            conversation.epoch = self._away.epoch_of(node, self._peers.get(node), self._conversations.values())
+
+    def _understand(self, conversation: Conversation, event: Heard, now: Instant, out: Out) -> Iterator[News]:
         if isinstance(event, Established):
             conversation.peer, conversation.instance = event.peer, event.instance
-            self._receive(conversation, event.peer, now, out)
+            meeting.receive(conversation, event.peer, self._door, own=self._node_id, rng=self._rng)
+            self._join(conversation, meeting.first_step(conversation, now), out)
         elif isinstance(event, Unknown):
-            if event.kind not in conversation.unknown_kinds and len(conversation.unknown_kinds) < UNKNOWN_KINDS_MAX:
-                conversation.unknown_kinds.add(event.kind)
-                out.append(ReportUnknown(conversation.handle, event.kind))
+            self._note_unknown(conversation, event.kind, out)
         elif conversation.state is ConversationState.UP:
-            yield from self._talk(conversation, _translated(conversation, event), now, out)
+            assert not isinstance(event, Numbered)
+            yield from self._talk(conversation, translated(conversation, event), now, out)
         elif isinstance(event, Goodbye):
-            raise PeerError(f"it refused this node: {_printable(event.reason)}")
+            raise PeerError(f"it refused this node: {meeting.printable(event.reason)}")
         elif isinstance(event, PasscodeStart | PasscodeConfirm):
-            self._join(conversation, event, now, out)
+            self._join(conversation, meeting.next_step(conversation, event, now), out)
         elif isinstance(event, HelloAck if conversation.initiator else Hello):
             assert isinstance(event, Hello | HelloAck)
             yield from self._meet(conversation, event, now, out)
         else:
             raise PeerError("a message before the greeting")
 
-    def _receive(self, conversation: Conversation, node: NodeId, now: Instant, out: Sink[PeersEffect]) -> None:
-        """Decide, now that it is proved who is there, whether and how it may go on."""
-        if not self._door.admits(conversation.path, node):
-            raise Unwelcome(
-                "it is not among the trusted_nodes, and only those may join", "this node talks only to paired nodes"
-            )
-        if conversation.path is not Path.LAN:
-            self._greet(conversation, out)
-            return
-        conversation.state = ConversationState.JOINING
-        conversation.joining = Joining(
-            self._door,
-            dialler=conversation.initiator,
-            own=self._identity.node_id,
-            peer=node,
-            host=conversation.host,
-            handshake_hash=conversation.link.handshake_hash,
-            rng=self._rng,
-        )
-        if conversation.initiator:
-            self._join(conversation, None, now, out)
-
-    def _join(
-        self, conversation: Conversation, message: PasscodeMessage | None, now: Instant, out: Sink[PeersEffect]
-    ) -> None:
-        """Take the next step of joining, the first one where there is no message; a dialler then greets."""
-        joining = conversation.joining
-        if joining is None or conversation.state is not ConversationState.JOINING:
-            raise PeerError("a passcode message out of turn")
-        messages: list[ClusterMessage] = []
-        if message is None:
-            joining.begin(now, messages)
-        else:
-            joining.take(message, now, messages)
+    def _join(self, conversation: Conversation, messages: list[ClusterMessage], out: Out) -> None:
+        """Say what joining asks for next, and greet where that was all."""
         for each in messages:
             self._say(conversation, each, out)
-        if conversation.initiator and joining.may_greet:
+        if meeting.may_greet(conversation):
             self._greet(conversation, out)
 
-    def _meet(
-        self, conversation: Conversation, hello: Hello | HelloAck, now: Instant, out: Sink[PeersEffect]
-    ) -> Iterator[News]:
+    def _meet(self, conversation: Conversation, hello: Hello | HelloAck, now: Instant, out: Out) -> Iterator[News]:
         """Take a greeting: from here on the peer counts, unless we are already talking."""
         if conversation.joining is not None:
             conversation.joining.check_greeting()
-        node = self._identify(conversation, hello)
-        rival = self._rival(conversation, node)
+        own = self._node_id
+        node = meeting.identified(conversation, hello, own, self._door)
+        rival = meeting.rival_of(conversation, node, self._conversations.values())
         if rival is not None:
-            if not conversation.initiator and self._is_same_meeting(rival, conversation, node, now):
-                yield self._end(conversation, "we are talking already", out, close=True)
+            if not conversation.initiator and meeting.is_same_meeting(rival, conversation, own=own, node=node, now=now):
+                yield from self._end(conversation, "we are talking already", now, out, close=True)
                 return
-            yield self._end(rival, "replaced by a newer connection", out, close=True)
+            yield from self._end(rival, "replaced by a newer connection", now, out, close=True)
         if node not in self._peers and len(self._peers) >= PEERS_MAX:
             raise PeerError("too many peers")
         if conversation.link.peer is not None:
             self._door.proved(node)
-            for other in self._unproved(node):
-                yield self._end(other, "it has proved itself on another connection", out, close=True)
-        self._strangers -= _is_stranger(conversation)
+            yield from self._end_former(conversation, node, hello.delivery, now, out)
+        self._strangers -= conversation.is_stranger
         conversation.peer, conversation.state, conversation.up_at = node, ConversationState.UP, now
-        liveness = conversation.liveness = Liveness(self._interval, now)
         self._timers.cancel(SetupDue(conversation.handle))
-        self._timers.set(LivenessDue(conversation.handle), liveness.due_at)
         if not conversation.initiator:
-            self._say(conversation, _as_ack(self.greeting), out)
-        peer = self._peers.setdefault(node, Peer(node))
+            self._announce(conversation)
+            self._say(conversation, meeting.ack_with(self.greeting, conversation.epoch), out)
+        peer = self._peers[node] = self._peers.get(node) or self._away.returned(node) or Peer(node)
+        peer.instance = conversation.instance
+        if peer.handle is None and hello.delivery is not None and conversation.epoch:
+            peer.handle = PeerHandle(node, conversation.instance)
+            peer.epochs = (conversation.epoch, hello.delivery)
         peer.conversations[conversation.path] = conversation
+        liveness = conversation.liveness = Liveness(peer.pace_of(conversation, self._interval), now)
+        self._timers.set(LivenessDue(conversation.handle), liveness.due_at)
         peer.greeted(hello)
         self.changed[node] = None
         out.append(ReportPeer(node, PeerState.CONNECTED, conversation.path))
+        send_due(peer, out)
         yield PeerUp(node, conversation.path)
 
-    def _identify(self, conversation: Conversation, hello: Hello | HelloAck) -> NodeId:
-        """Return who is speaking: what the handshake proved, or without encryption what is claimed."""
-        if conversation.link.peer is not None:
-            return conversation.link.peer
-        # Through a relay it is the relay that claims it; what a deployed node says of itself there is a uuid.
-        claimed = conversation.peer if conversation.path is Path.RELAY else _claimed_id(hello.device_info)
-        assert claimed is not None
-        if claimed == self._identity.node_id:
-            raise PeerError("it claims to be this node")
-        if self._door.has_proved(claimed):
-            raise PeerError("it claims, without proof, to be a node that has proved itself")
-        return claimed
-
-    def _unproved(self, node: NodeId) -> list[Conversation]:
-        """Return the conversations that are up in the name of `node` without proof."""
-        peer = self._peers.get(node)
-        return [] if peer is None else [c for c in peer.conversations.values() if c.link.peer is None]
-
-    def _rival(self, conversation: Conversation, node: NodeId) -> Conversation | None:
-        """Return another conversation with the same node over the same path."""
-        for other in self._conversations.values():
-            # A conversation that the other side began and that is not up may be anybody's.
-            counts = other.initiator or other.state is ConversationState.UP
-            if counts and other is not conversation and other.peer == node and other.path is conversation.path:
-                return other
-        return None
-
-    def _is_same_meeting(self, ours: Conversation, theirs: Conversation, node: NodeId, now: Instant) -> bool:
-        """Whether both sides dialled at once, and ours, begun by the lower node id, is the one to keep."""
-        if not ours.initiator or self._identity.node_id > node:
-            return False
-        if ours.state is not ConversationState.UP:
-            return True
-        return ours.instance == theirs.instance and now - ours.up_at < SIMULTANEOUS
-
-    def _talk(
-        self, conversation: Conversation, message: ClusterMessage, now: Instant, out: Sink[PeersEffect]
+    def _end_former(
+        self, conversation: Conversation, node: NodeId, epoch: int | None, now: Instant, out: Out
     ) -> Iterator[News]:
-        assert conversation.peer is not None
-        assert conversation.liveness is not None
-        peer = self._peers[conversation.peer]
-        change = conversation.liveness.heard(now)
-        if change is not None:
-            self.changed[peer.node] = None
-            out.append(ReportPeer(peer.node, change, conversation.path))
+        """End what was under way in the name of a node that had not proved it, or has begun anew since."""
+        former = self._peers.get(node) or self._away.get(node)
+        if former is None or (former.instance, former.epochs[1]) == (conversation.instance, epoch):
+            return
+        reason = "it has given this node up"
+        if former.instance != conversation.instance:
+            reason = "it has started anew" if former.instance else "it has proved itself on another connection"
+        self._away.returned(node)
+        handle, former.handle, former.delivery = former.handle, None, None
+        for each in list(former.conversations.values()):
+            yield from self._end(each, reason, now, out, close=True)
+        if handle is not None:
+            yield PeerGone(handle, reason)
+
+    def _talk(self, conversation: Conversation, message: ClusterMessage, now: Instant, out: Out) -> Iterator[News]:
+        peer = self._note_life(conversation, now, out)
         if isinstance(message, Hello | HelloAck | PasscodeStart | PasscodeConfirm):
             raise PeerError("a second greeting")
+        if peer.handle is not None and type(message) in DELIVERED:
+            raise DeliveryError("it does not number what it has said it would")
         if isinstance(message, Goodbye):
-            yield self._end(conversation, "it said good-bye", out, close=True)
+            yield from self._end(conversation, "it said good-bye", now, out, close=True, final=not message.stays)
+            return
+        if isinstance(message, Received):
+            take_acknowledgement(peer, message.up_to, out)
             return
         if isinstance(message, Heartbeat | HeartbeatAck) and peer.beat(message):
             self.changed[peer.node] = None
         if isinstance(message, HeartbeatAck):
+            assert conversation.liveness is not None
             conversation.liveness.heartbeat_answered(now)
-        yield Told(peer.node, conversation.handle, message)
+        yield Told(peer.node, conversation.handle, conversation.handle, message)
+
+    def _hear_numbered(self, conversation: Conversation, event: Numbered, now: Instant, out: Out) -> Iterator[News]:
+        if conversation.state is not ConversationState.UP:
+            raise PeerError("a message before the greeting")
+        peer = self._note_life(conversation, now, out)
+        handle = peer.handle
+        if handle is None:
+            raise PeerError("a numbered message where that was not agreed")
+        if not peer.is_active:
+            self.set_active(handle, True)
+        for message in hear(peer, event):
+            if isinstance(message, Unknown):
+                self._note_unknown(conversation, message.kind, out)
+            else:
+                yield Told(peer.node, handle, conversation.handle, message)
+        acknowledge(peer, conversation, out, at_once=False)
+
+    def _note_life(self, conversation: Conversation, now: Instant, out: Out) -> Peer:
+        """Note that something came over a conversation that is up; return whose it is."""
+        assert conversation.peer is not None
+        assert conversation.liveness is not None
+        change = conversation.liveness.heard(now)
+        if change is not None:
+            self.changed[conversation.peer] = None
+            out.append(ReportPeer(conversation.peer, change, conversation.path))
+        return self._peers[conversation.peer]
+
+    def _note_unknown(self, conversation: Conversation, kind: str, out: Out) -> None:
+        if kind not in conversation.unknown_kinds and len(conversation.unknown_kinds) < UNKNOWN_KINDS_MAX:
+            conversation.unknown_kinds.add(kind)
+            out.append(ReportUnknown(conversation.handle, kind))
 
     # How they end.
 
@@ -519,100 +538,83 @@ class Peers:
         self,
         conversation: Conversation,
         reason: str,
-        out: Sink[PeersEffect],
+        now: Instant,
+        out: Out,
         *,
         close: bool,
         blamed: bool = False,
         refused: bool = False,
-    ) -> ConversationEnded:
-        """End it; `blamed` or `refused`, by what it said, the other side was the cause."""
+        final: bool = False,
+    ) -> list[News]:
+        """End it; `blamed` or `refused`, by what it said, the other side was the cause.
+
+        `final` ends everything with a peer that could otherwise go on in another conversation.
+        """
         handle = conversation.handle
         was_up = conversation.state is ConversationState.UP
         del self._conversations[handle]
         self._timers.cancel(SetupDue(handle))
         self._timers.cancel(LivenessDue(handle))
-        self._strangers -= _is_stranger(conversation)
+        self._strangers -= conversation.is_stranger
         if conversation.joining is not None and not (blamed or refused):
             conversation.joining.break_off()
         if close:
             out.append(CloseSession(handle) if isinstance(handle, str) else CloseConnection(handle, reason))
-        if was_up:
-            self._leave(conversation, reason, out)
         refused = refused and not was_up and conversation.link.peer is not None
-        return ConversationEnded(
+        ended = ConversationEnded(
             handle, conversation.path, conversation.peer, conversation.initiator, was_up, reason, refused
         )
+        return [ended, *self._leave(conversation, reason, now, out, final=final)] if was_up else [ended]
 
-    def _leave(self, conversation: Conversation, reason: str, out: Sink[PeersEffect]) -> None:
+    def _leave(self, conversation: Conversation, reason: str, now: Instant, out: Out, *, final: bool) -> list[News]:
         assert conversation.peer is not None
         peer = self._peers[conversation.peer]
         del peer.conversations[conversation.path]
         self.changed[peer.node] = None
         if peer.conversations:
+            if final and peer.handle is not None:
+                another = next(iter(peer.conversations.values()))
+                return self._end(another, reason, now, out, close=True, final=True)
             out.append(ReportPeer(peer.node, PeerState.CONNECTED, peer.best.path, reason))
-        else:
-            del self._peers[peer.node]
-            out.append(ReportPeer(peer.node, PeerState.LOST, conversation.path, reason))
+            self._move(peer, conversation, out)
+            return []
+        del self._peers[peer.node]
+        out.append(ReportPeer(peer.node, PeerState.LOST, conversation.path, reason))
+        if peer.handle is None:
+            return []
+        if final or peer.doom:
+            return self._forget(peer, peer.doom or reason, now, out)
+        return self._let_go(peer, peer.handle, conversation, now, out)
 
-    # How they speak.
+    def _let_go(self, peer: Peer, handle: PeerHandle, conversation: Conversation, now: Instant, out: Out) -> list[News]:
+        """Let a peer that has no conversation left come back within GRACE."""
+        first = self._away.leave(peer, handle, now)
+        news = [] if first is None else self._forget(first, "too many others have left since", now, out)
+        if peer.delivery is not None:
+            peer.delivery.went_silent(conversation.handle)
+            peer.delivery.rest()
+            news.append(PeerAway(handle))
+        return news
 
-    def _say(self, conversation: Conversation, message: ClusterMessage, out: Sink[PeersEffect]) -> None:
-        pieces: list[bytes] = []
-        if conversation.link.flavour is not Flavour.DOCUMENTED:
-            message = conversation.translator.outgoing(message)
-        try:
-            conversation.link.send(message, pieces)
-        except LocalError as error:
-            # Only a peer that does not encrypt has a limit below what we let in ourselves. What was asked of it
-            # must end, and ends with the conversation, as soon as the node is awake again.
-            conversation.doom = str(error)
+    def _grace_ended(self, handle: PeerHandle, now: Instant, out: Out) -> list[News]:
+        peer = self._known(handle)
+        if peer is None:
+            return []
+        if not peer.conversations:
+            return self._forget(peer, "it has not come back", now, out)
+        return self._end(peer.best, peer.doom, now, out, close=True, final=True) if peer.doom else []
+
+    def _forget(self, peer: Peer, reason: str, now: Instant, out: Out) -> list[News]:
+        """Give up what was under way with a peer without conversations; it will hear of that when it comes back."""
+        assert peer.handle is not None
+        self._away.give_up(peer.node)
+        news: list[News] = []
+        for other in list(self._conversations.values()):
+            if other.epoch and other.peer == peer.node:
+                # It has announced that we remember.
+                news += self._end(other, reason, now, out, close=True)
+        return [*news, PeerGone(peer.handle, reason)]
+
+    def _say(self, conversation: Conversation, message: ClusterMessage, out: Out) -> None:
+        if not say(conversation, message, out):
             self._timers.set(SetupDue(conversation.handle), 0)
-            return
-        self._put(conversation, pieces, out)
-
-    def _put(self, conversation: Conversation, pieces: list[bytes], out: Sink[PeersEffect]) -> None:
-        """Turn what the link wants sent into effects, and empty `pieces`."""
-        handle = conversation.handle
-        if isinstance(handle, str):
-            for piece in pieces:
-                out.append(SendSession(handle, piece))
-        elif sum(map(len, pieces)) <= JOINED_BYTES_MAX:
-            if pieces:
-                out.append(SendData(handle, b"".join(pieces)))
-        else:
-            for piece in pieces:
-                out.append(SendData(handle, piece))
-        pieces.clear()
-
-
-def _is_stranger(conversation: Conversation) -> bool:
-    """Whether it takes up one of STRANGERS_MAX places; the relay client bounds those that come through the relay."""
-    return (
-        conversation.path is Path.LAN and not conversation.initiator and conversation.state is not ConversationState.UP
-    )
-
-
-def _as_ack(hello: Hello) -> HelloAck:
-    return HelloAck(
-        device_info=hello.device_info,
-        protocol_version=hello.protocol_version,
-        loaded_models=hello.loaded_models,
-        max_concurrent_requests=hello.max_concurrent_requests,
-    )
-
-
-def _claimed_id(device: DeviceInfo) -> NodeId:
-    """Return the node id that an unencrypted peer claims; a deployed one has a uuid instead, which is hashed to one."""
-    claimed = device.id.lower()
-    if is_node_id(claimed):
-        return NodeId(claimed)
-    return NodeId(sha256(device.id.encode()).hexdigest())
-
-
-def _translated(conversation: Conversation, message: ClusterMessage) -> ClusterMessage:
-    return message if conversation.link.flavour is Flavour.DOCUMENTED else conversation.translator.incoming(message)
-
-
-def _printable(text: str) -> str:
-    """Return a stranger's text so that it can be shown: one line, and not too long."""
-    return "".join(character if character.isprintable() else " " for character in text[:REASON_MAX])

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from teale_proto.contract import Value
 from teale_proto.effects import Path
-from teale_proto.inputs import Handle, NodeId
+from teale_proto.inputs import NodeId, Whom
 from teale_proto.rng import Rng
 from teale_proto.status import Candidate, Explanation
 
@@ -34,8 +34,8 @@ class Standing(Value):
     node: NodeId
     display_name: str
     path: Path
-    handle: Handle
-    """The conversation that would carry the request."""
+    handle: Whom
+    """Whom the request would be asked of: the node, or a conversation with it."""
     loaded_models: tuple[str, ...]
     swappable_models: tuple[str, ...] = ()
     queue_depth: int = 0

@@ -12,7 +12,7 @@ from typing import Final
 
 from teale_proto.contract import SECOND, Duration, Instant, Sink, Value
 from teale_proto.effects import CancelGeneration, NodeEffect, StartGeneration
-from teale_proto.inputs import LOCAL, Failure, Handle, JobId, NodeId, Task
+from teale_proto.inputs import LOCAL, Failure, JobId, NodeId, Task, Whom
 from teale_proto.timers import Timers
 
 QUEUE_MAX: Final = 256
@@ -29,10 +29,10 @@ class JobDue(Value):
 
 
 class Origin(Value):
-    """Whom an answer goes to: over which conversation, and under which id of the asker's."""
+    """Whom an answer goes to, and under which id of the asker's."""
 
     asker: NodeId
-    handle: Handle
+    handle: Whom
     wire_id: str
 
 
@@ -74,7 +74,7 @@ class Serving:
         self._queue_max = queue_max
         self._next_job: JobId = 1
         self._jobs: dict[JobId, Job] = {}
-        self._by_origin: dict[tuple[Handle, str], JobId] = {}
+        self._by_origin: dict[tuple[Whom, str], JobId] = {}
         # One queue an asker; the first asker in the dict is the next to be served.
         self._queues: dict[NodeId, deque[Job]] = {}
         self._queued_bytes = 0
@@ -124,7 +124,7 @@ class Serving:
         own = len(self._queues.get(origin.asker, ()))
         return places <= 0 or (origin.handle != LOCAL and own >= max(1, (places + own) // 2))
 
-    def is_under_way(self, handle: Handle, wire_id: str) -> bool:
+    def is_under_way(self, handle: Whom, wire_id: str) -> bool:
         """Whether an asker's id belongs to a job that has not ended."""
         return (handle, wire_id) in self._by_origin
 
@@ -153,13 +153,13 @@ class Serving:
         found = self._jobs.get(job)
         return None if found is None else self._end(found, now, out)
 
-    def cancel(self, handle: Handle, wire_id: str, now: Instant, out: Sink[NodeEffect]) -> Origin | None:
+    def cancel(self, handle: Whom, wire_id: str, now: Instant, out: Sink[NodeEffect]) -> Origin | None:
         """End a job that is no longer wanted; return its origin, or None when there is none."""
         job = self._by_origin.get((handle, wire_id))
         return None if job is None else self.abandon(job, now, out)
 
-    def asker_gone(self, handle: Handle, now: Instant, out: Sink[NodeEffect]) -> None:
-        """End all jobs of a conversation that is no more."""
+    def asker_gone(self, handle: Whom, now: Instant, out: Sink[NodeEffect]) -> None:
+        """End all jobs of an asker that is gone."""
         for job in [job.job for job in self._jobs.values() if job.origin.handle == handle]:
             self.abandon(job, now, out)
 

@@ -2,8 +2,18 @@
 
 from teale_proto.contract import Value
 from teale_proto.effects import Path, PeerState, RelayState
-from teale_proto.inputs import NodeId
+from teale_proto.inputs import Address, NodeId
 from teale_proto.wire.relay import Hardware
+
+
+class PathStatus(Value):
+    """One conversation with a peer."""
+
+    path: Path
+    address: str
+    """Where it is connected: host and port, "" through the relay."""
+    state: PeerState
+    round_trip_ms: float | None
 
 
 class PeerStatus(Value):
@@ -26,6 +36,10 @@ class PeerStatus(Value):
     tokens_per_second: float | None
     silent_seconds: float
     round_trip_ms: float | None
+    path_reason: str = ""
+    """Why it is reached over this path, in words; "" where there is nothing to tell."""
+    paths: tuple[PathStatus, ...] = ()
+    """All conversations with it, the preferred path first."""
 
 
 class ListedPeer(Value):
@@ -53,7 +67,7 @@ class NodeStatus(Value):
     wan_reason: str
     """Why the relay is not connected, "" when it is or was not asked for."""
     nat_type: str
-    """ "unknown" until it has been determined."""
+    """What is known of the NAT around it, such as "EIM+APDF"; "unknown" until it has been determined."""
     peers_connected: int
     peers_listed: int
     queue_depth: int
@@ -66,6 +80,8 @@ class NodeStatus(Value):
     """Who may talk to this node through the relay: "open" or "paired"."""
     allow_plaintext_legacy: bool = False
     """Whether deployed nodes that do not encrypt are talked to through the relay, which reads along."""
+    direct_addresses: tuple[Address, ...] = ()
+    """Where this node may answer directly: its own addresses, and those that others see."""
 
 
 class Candidate(Value):

@@ -9,7 +9,7 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 from teale_proto import effects, inputs
 from teale_proto.node import Node
-from teale_proto.peers import News
+from teale_proto.peer_news import News
 from teale_proto.relay.news import RelayNews
 from teale_proto.timers import Timers
 
@@ -47,7 +47,7 @@ def test_every_timer_that_is_set_has_a_handler() -> None:
 def test_every_input_and_effect_is_in_a_union(module: Any) -> None:
     of_nodes = {*get_args(inputs.NodeInput), *get_args(effects.NodeEffect)}
     unions = {*of_nodes, *get_args(inputs.RelayInput), *get_args(effects.RelayEffect)}
-    parts = {"Address", "ServiceRecord", "WebSocketUrl"}
+    parts = {"Address", "DirectTarget", "PeerHandle", "ServiceRecord", "WebSocketUrl"}
     declared = {
         name
         for name, value in vars(module).items()

@@ -116,6 +116,7 @@ def show(report: Report, command: str) -> None:
         ("served by path", _counts(requests.served_by_path)),
         ("first piece", f"p50 {_ms(requests.first_token_p50_ms)}, p90 {_ms(requests.first_token_p90_ms)}"),
         ("hosts crashed", f"{report.hosts_crashed}; peers reported lost: {report.peers_lost}"),
+        *_paths(report),
         ("simulated", f"{report.simulated_seconds:.1f} s in {report.wall_seconds:.2f} s of wall time"),
         ("events", f"{report.events}; trace entries: {report.trace_entries}"),
         ("digest", report.digest),
@@ -170,6 +171,18 @@ def recorded(
 def _shown(loaded: Scenario, seed: int, world: World) -> Report:
     with virtual_time(loaded.name, loaded.lasts) as progress:
         return scenarios.run(loaded, seed, world=world, progress=progress)
+
+
+def _paths(report: Report) -> list[tuple[str | Text, str]]:
+    """Return what there is to say of direct paths, beside what was published."""
+    if report.share_direct is None:
+        return []
+    from simulator.results.published import PUBLISHED
+
+    shares = f"{report.share_direct:.1%} direct, of {report.peers_direct + report.peers_relayed} beyond the LAN"
+    figures = (PUBLISHED[name] for name in ("punching", "direct"))
+    beside = "; ".join(f"{each.figure} {each.low:g} to {each.high:g} {each.unit}" for each in figures)
+    return [("peers at the end", shares), ("published", beside)]
 
 
 def _counts(counts: dict[str, int]) -> str:

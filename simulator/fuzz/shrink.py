@@ -213,7 +213,7 @@ def _among(fault: Fault, names: frozenset[str]) -> Fault | None:
 
 def _simplifications(spec: WorldSpec) -> Iterator[Change]:
     """Yield changes one by one; each is made to whatever the world has become by then."""
-    yield lambda now: replace(now, has_stun=False)
+    yield lambda now: replace(now, stun=None)
     yield lambda now: replace(now, models=Models(), asks=tuple(replace(ask, model="model-1") for ask in now.asks))
     for number in range(len(spec.relays)):
         yield _changing("relays", number, lambda _: RelaySpec())
@@ -221,6 +221,8 @@ def _simplifications(spec: WorldSpec) -> Iterator[Change]:
     for number in range(len(spec.populations)):
         for field, value in (
             ("churn", None),
+            ("birthday", False),
+            ("direct", False),
             ("access", PUBLIC),
             ("regions", {RelaySpec().region: 1.0}),
             ("clock_error_ppm", 0.0),

@@ -6,6 +6,8 @@ beside those of real life, so that nodes come, go and meet again within a minute
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from simulator.backend import CostModel
 from simulator.fidelity import Fidelity
 from simulator.net.regions import WORLD
@@ -38,7 +40,7 @@ def draw(seed: int, *, planted: Planted = Planted.NONE) -> WorldSpec:
     heartbeat = rng.choice((5.0, 15.0))
     models = Models(count=rng.between(1, 3))
     populations = tuple(
-        _population(rng, name, count, relays=len(relays), heartbeat=heartbeat)
+        _with_direct(seed, _population(rng, name, count, relays=len(relays), heartbeat=heartbeat))
         for name, count in zip(_NAMES, parts, strict=False)
     )
     quiet = lasts >= 300
@@ -81,6 +83,16 @@ def _population(rng: SplitMix64, name: str, count: int, *, relays: int, heartbea
         inference=CostModel(failure_chance=0.2 if rng.random() < 0.3 else 0.0, tokens_max=120),
         clock_error_ppm=float(rng.randrange(200)) if rng.random() < 0.5 else 0.0,
     )
+
+
+def _with_direct(seed: int, population: Population) -> Population:
+    """Return a population whose members may look for direct paths, and may guess ports for that.
+
+    Drawn from a stream of its own, so that the worlds of all seeds are otherwise what they were before this was.
+    """
+    rng = stream(seed, "fuzz", f"direct {population.name}")
+    direct, birthday = rng.random() < 0.5, rng.random() < 0.2
+    return replace(population, direct=direct, birthday=direct and birthday)
 
 
 def _access(rng: SplitMix64) -> str | Mixture:

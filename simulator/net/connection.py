@@ -74,6 +74,8 @@ class Traffic(Value):
     """To whom, as the client sees it."""
     by_client: bool = True
     """Whether it was the client that sent."""
+    in_datagrams: bool = False
+    """Whether it is a QUIC stream, whose datagrams are seen as well."""
 
 
 Tap = Callable[[Traffic], None]

@@ -12,11 +12,17 @@ from simulator.net import igd
 from simulator.net.datagrams import Internet, Realm
 from simulator.net.nat import Nat
 from teale_proto.contract import NEVER, SECOND, Instant, Sink, Value
-from teale_proto.effects import CloseConnection, SendData
+from teale_proto.effects import CloseConnection, SendData, SendDatagram
 from teale_proto.errors import PeerError
-from teale_proto.inputs import Address, ConnectionAccepted, ConnectionClosed, ConnectionId, DataReceived
+from teale_proto.inputs import (
+    Address,
+    ConnectionAccepted,
+    ConnectionClosed,
+    ConnectionId,
+    DatagramReceived,
+    DataReceived,
+)
 from teale_proto.nat import nat_pmp, pcp
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 
 CONNECTIONS_MAX: Final = 16
 """HTTP connections that are open at once."""

@@ -8,32 +8,36 @@ from simulator.rng import SplitMix64, stream
 from teale_proto.inputs import Address, ServiceRecord
 
 if TYPE_CHECKING:
-    from simulator.net.connection import End
+    from simulator.net.connection import End, EndOfConnection
+    from simulator.net.quic import QuicEndpoint
     from simulator.net.site import Site
+    from simulator.net.sockets import UdpSockets
 
 
 class Owner(Protocol):
     """What a host is told; always from the engine, never from inside a call that it made."""
 
-    def accepted(self, end: "End", remote: Address, local: Address, host: str) -> None:
-        """Somebody connected; the owner sets `end.id`."""
+    def accepted(
+        self, end: "EndOfConnection", remote: Address, local: Address, host: str, *, direct: bool = False
+    ) -> None:
+        """Somebody connected, `direct`ly by QUIC or by TCP; the owner sets `end.id`."""
 
-    def opened(self, end: "End") -> None:
+    def opened(self, end: "EndOfConnection") -> None:
         """A connection that was asked for is open."""
 
-    def failed(self, end: "End", reason: str) -> None:
+    def failed(self, end: "EndOfConnection", reason: str) -> None:
         """A connection that was asked for could not be opened."""
 
-    def received(self, end: "End", data: bytes) -> None:
+    def received(self, end: "EndOfConnection", data: bytes) -> None:
         """A piece of a stream or a whole message came in."""
 
-    def pinged(self, end: "End") -> None:
+    def pinged(self, end: "EndOfConnection") -> None:
         """A ping came in and has been answered."""
 
-    def ponged(self, end: "End") -> None:
+    def ponged(self, end: "EndOfConnection") -> None:
         """The answer to a ping came in."""
 
-    def closed(self, end: "End", reason: str) -> None:
+    def closed(self, end: "EndOfConnection", reason: str) -> None:
         """The connection ended, and not because this side closed it."""
 
     def datagram(self, local: Address, remote: Address, data: bytes) -> None:
@@ -57,9 +61,13 @@ class Machine:
         "former",
         "listening",
         "name",
+        "node",
         "owner",
         "ports",
+        "quic",
+        "quic_ends",
         "running",
+        "sockets",
     )
 
     def __init__(self, name: str) -> None:
@@ -73,6 +81,14 @@ class Machine:
         self.listening: tuple[int, ...] = ()
         self.connects = 0
         """How many connections it has asked for."""
+        self.node = ""
+        """Who it can prove to be to whoever opens a QUIC connection."""
+        self.sockets: UdpSockets | None = None
+        """Its UDP sockets; without, it hears what comes to any port, and speaks no QUIC."""
+        self.quic: QuicEndpoint | None = None
+        """Its QUIC connections, once there were any in this life."""
+        self.quic_ends = 0
+        """How many it has had."""
         # A list through the ends themselves: a hundred thousand hosts have no use for a dict each.
         self._first: End | None = None
         self._last: End | None = None
@@ -126,6 +142,18 @@ class Machine:
         for end in self.ends:
             end.die(silently=silently)
             self.remove(end)
+        self._end_quic()
+
+    def stop(self) -> None:
+        """End its QUIC connections with a word; those over TCP are closed by the network."""
+        if self.quic is not None:
+            self.quic.stop()
+        self._end_quic()
+
+    def _end_quic(self) -> None:
+        if self.quic is not None:
+            self.quic.die()
+            self.quic = None
 
     def detach(self) -> None:
         """Leave all its ports; what is still under way to them is for nobody."""

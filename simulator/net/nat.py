@@ -35,6 +35,8 @@ class Packet(Value):
     source: Address
     destination: Address
     data: bytes
+    hops: int = 64
+    """How many routers it may pass."""
 
 
 class Allocation(Enum):
@@ -184,7 +186,7 @@ class Nat:
     def outbound(self, packet: Packet, now: Instant) -> Packet | None:
         """Return what leaves on the outside for a packet from the inside, or None when it is dropped."""
         session = None if self.kind.udp_blocked else self._opened(packet, now)
-        return None if session is None else Packet(session.mapped.outside, packet.destination, packet.data)
+        return None if session is None else Packet(session.mapped.outside, packet.destination, packet.data, packet.hops)
 
     def inbound(self, packet: Packet, now: Instant) -> Packet | None:
         """Return what arrives on the inside for a packet from the outside, or None when it is dropped."""
@@ -198,9 +200,9 @@ class Nat:
                 session.packets += 1
                 if self.kind.inbound_refreshes:
                     self._refresh(session, now)
-                return Packet(packet.source, mapped.inside, packet.data)
+                return Packet(packet.source, mapped.inside, packet.data, packet.hops)
         forwarding = self._forwarded.get(packet.destination)
-        return Packet(packet.source, forwarding.inside, packet.data) if forwarding else None
+        return Packet(packet.source, forwarding.inside, packet.data, packet.hops) if forwarding else None
 
     def hairpin(self, packet: Packet, now: Instant) -> Packet | None:
         """Return what arrives on the inside for a packet from the inside to an address that this NAT faces."""
@@ -210,7 +212,7 @@ class Nat:
         arriving = self.inbound(looped, now) if looped else None
         if arriving is None or self.kind.hairpinning is Hairpinning.EXTERNAL_SOURCE:
             return arriving
-        return Packet(packet.source, arriving.destination, arriving.data)
+        return Packet(packet.source, arriving.destination, arriving.data, arriving.hops)
 
     def sessions(self, now: Instant) -> int:
         """Return how many sessions are alive."""

@@ -15,17 +15,18 @@ from typing import Final, TypeVarTuple
 from urllib.parse import urlsplit
 
 from simulator.engine import Engine
-from simulator.net.connection import Connection, ConnectionFactory, End, Kind, Route
+from simulator.net.connection import Connection, ConnectionFactory, End, EndOfConnection, Kind, Route
 from simulator.net.lane import one_way
 from simulator.net.link import CABLE, Link, Port
 from simulator.net.machine import HostPort, Machine
 from simulator.net.medium import Block, Medium
 from simulator.net.nat import NatKind, Packet
 from simulator.net.packets import Datagrams
+from simulator.net.quic import Quic
 from simulator.net.regions import NOWHERE, Regions
 from simulator.net.site import NetworkError, Site
 from teale_proto.contract import SECOND, Duration
-from teale_proto.effects import WebSocketUrl
+from teale_proto.effects import DirectTarget, WebSocketUrl
 from teale_proto.inputs import Address, ConnectionId, ServiceRecord
 
 __all__ = ["INTERNET", "RECORD_TTL", "Network", "NetworkError"]
@@ -59,6 +60,7 @@ class Network:
     ) -> None:
         self.medium: Final = Medium(engine, seed=seed, regions=regions, cut_chance=cut_chance)
         self.datagrams: Final = Datagrams(self.medium)
+        self.quic: Final = Quic(self.medium, self.datagrams)
         self.sites: Final[dict[str, Site]] = {}
         self.taps: Final = self.medium.taps
         """Called with everything that any host hands to the network for a connection, as `Traffic`."""
@@ -150,6 +152,7 @@ class Network:
         """Switch a host off properly: connections are closed and its service is withdrawn."""
         for end in machine.ends:
             end.close("the host stopped")
+        machine.stop()
         machine.listening = ()
         machine.running = False
         for port in machine.ports:
@@ -164,8 +167,12 @@ class Network:
 
     # Between hosts.
 
-    def connect(self, machine: Machine, connection: ConnectionId, target: Address | WebSocketUrl) -> End:
+    def connect(
+        self, machine: Machine, connection: ConnectionId, target: Address | WebSocketUrl | DirectTarget
+    ) -> EndOfConnection:
         """Start to open a connection; what becomes of it is told to the host's owner."""
+        if isinstance(target, DirectTarget):
+            return self.quic.endpoint(machine).connect(connection, target)
         try:
             kind, host, port = _destination(target)
         except ValueError as error:
@@ -179,9 +186,16 @@ class Network:
         made.client.id = connection
         return made.open()
 
-    def send_datagram(self, port: HostPort, local: Address, remote: Address, data: bytes) -> None:
-        """Send a datagram from one of the addresses of a host's port."""
-        self.datagrams.send(port, Packet(local, remote, data))
+    def send_datagram(
+        self, port: HostPort, local: Address, remote: Address, data: bytes, *, hop_limit: int | None = None
+    ) -> None:
+        """Send a datagram from one of the addresses of a host's port; `hop_limit` is that of `SendDatagram`."""
+        packet = Packet(local, remote, data) if hop_limit is None else Packet(local, remote, data, hop_limit)
+        self.datagrams.send(port, packet)
+
+    def receive_quic(self, machine: Machine, local: Address, remote: Address, data: bytes) -> None:
+        """Take a datagram that came to a host and can only be QUIC's."""
+        self.quic.endpoint(machine).received(local, remote, data)
 
     def advertise(self, machine: Machine, record: ServiceRecord) -> None:
         """Publish a host's service, or the change of it, in every site with discovery."""

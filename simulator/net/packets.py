@@ -26,6 +26,9 @@ T = TypeVar("T")
 DatagramTap: TypeAlias = Callable[[Instant, Address, Address, bytes], None]
 """When a datagram was sent, from where as its sender sees it, to where, and what it says."""
 
+HOPS_ACROSS: Final = 8
+"""Routers between any two that are online; those of sites are not counted."""
+
 Arrive: TypeAlias = Callable[[T, Packet, HostPort], None]
 
 
@@ -38,6 +41,7 @@ class Datagrams:
         "corrupted",
         "delivered",
         "dropped",
+        "expired",
         "lost",
         "overflowed",
         "sent",
@@ -61,6 +65,8 @@ class Datagrams:
         """Those that were larger than a link's MTU."""
         self.dropped = 0
         """Those that a gateway did not let pass."""
+        self.expired = 0
+        """Those that had passed as many routers as they might."""
         self.blocked = 0
         """Those that a partition stopped."""
         self.unreachable = 0
@@ -105,6 +111,10 @@ class Datagrams:
     def _descend(self, site: Site, target: HostPort | Site, packet: Packet, origin: HostPort) -> None:
         """Send a packet down from where its destination is known."""
         if site.parent is None:
+            # A LAN that leads nowhere has no routers.
+            if packet.hops <= HOPS_ACROSS and not site.discovery:
+                self.expired += 1
+                return
             port = target if isinstance(target, HostPort) else target.line
             between = self._medium.regions.between(origin.top.region, port.region)
             if between:
@@ -236,7 +246,7 @@ def _damaged(packet: Packet, rng: SplitMix64) -> Packet:
     bit = rng.randrange(8 * len(packet.data))
     data = bytearray(packet.data)
     data[bit // 8] ^= 1 << bit % 8
-    return Packet(packet.source, packet.destination, bytes(data))
+    return Packet(packet.source, packet.destination, bytes(data), packet.hops)
 
 
 def _happens(rng: SplitMix64, chance: float) -> bool:

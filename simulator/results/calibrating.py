@@ -1,7 +1,8 @@
 """Figures of a world's access networks, to be held against published ones.
 
-They follow from what stands before each node and from the planner that nodes will use, not from paths that were opened:
-whether two nodes can meet is settled by their NATs, and every pair counts, not only those that had something to say.
+What NATs allow follows from what stands before each node and from the planner that nodes use: every pair counts, not
+only those that had something to say. What became of it is counted at the end: the share of the peers that nodes really
+reach directly, however they got there.
 """
 
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Final
 
 from simulator.net.site import Site
 from simulator.net.weather import LTE, UMTS
+from simulator.reached import reached
 from simulator.results.model import Calibration
 from simulator.results.published import beside
 from simulator.world import World
@@ -19,6 +21,9 @@ from teale_proto.nat.strategy import PlanKind, Side, plan
 
 NODES_MIN: Final = 20
 """Fewer nodes behind NATs say nothing about access networks."""
+
+PEERS_MIN: Final = 100
+"""Fewer peers that were reached, each pair counted twice, say nothing about paths."""
 
 _MEETS: Final = (PlanKind.DIRECT, PlanKind.PUNCH)
 
@@ -44,7 +49,18 @@ class _Front(Value):
 
 
 def calibrated(world: World) -> tuple[Calibration, ...]:
-    """Return what there is to compare; nothing for a world with few nodes behind NATs."""
+    """Return what there is to compare; nothing for a world with few nodes behind NATs, and few peers."""
+    return (*_of_networks(world), *_of_paths(world))
+
+
+def _of_paths(world: World) -> tuple[Calibration, ...]:
+    paths = reached(world.hosts.values())
+    if paths.direct + paths.relayed < PEERS_MIN:
+        return ()
+    return (beside("direct", 100 * paths.share_direct),)
+
+
+def _of_networks(world: World) -> tuple[Calibration, ...]:
     fronts = Counter(front for front in _fronts(world) if front.translates)
     nodes = fronts.total()
     if nodes < NODES_MIN:

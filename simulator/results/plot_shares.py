@@ -95,7 +95,8 @@ def calibration(results: Results) -> Plot | None:
     inside = sum(row.published_low <= row.measured <= row.published_high for row in rows)
     sentence = (
         f"Within what was published: {inside} of {plural(len(rows), 'figure')}. What NATs allow is counted over all "
-        "pairs of nodes behind one, as the planner sees them. Sources stand below each line."
+        "pairs of nodes behind one, as the planner sees them; what ended up direct, over the peers of all nodes at "
+        "the end. Sources stand below each line."
     )
     return Plot("calibration", "Beside published figures", sentence, made)
 

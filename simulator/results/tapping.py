@@ -29,7 +29,7 @@ class Tap:
 
     def stream(self, traffic: Traffic) -> None:
         """Add a write or a message, and the beginning of its connection when it is the first of it."""
-        if self.is_done or self.failure is not None:
+        if self.is_done or self.failure is not None or traffic.in_datagrams:
             return
         capture, connection = self._capture, traffic.connection
         try:

@@ -30,7 +30,7 @@ from simulator.spec.faults import BadWeather, ClockSkew, Crash, Fault, NatReboot
 from simulator.spec.load import AskSpec
 from simulator.spec.population import Churn, Population
 from simulator.spec.units import microseconds
-from simulator.spec.world_spec import RelaySpec, WorldSpec, settled
+from simulator.spec.world_spec import RelaySpec, StunSpec, WorldSpec, settled
 from simulator.trace import Entry
 from simulator.world import World
 from teale_proto.contract import Duration, Instant, Value
@@ -59,8 +59,8 @@ def build(spec: WorldSpec, world: World) -> None:
     spec = settled(spec, world.seed)
     for name, relay in zip(spec.relay_names, spec.relays, strict=True):
         _add_relay(world, spec, name, relay)
-    if spec.has_stun:
-        world.add_stun("stun", region=spec.relays[0].region if spec.relays else "")
+    for number, stun in enumerate(spec.stun_servers):
+        _add_stun(world, number, stun)
     for population in spec.populations:
         _populate(world, spec, population)
     for ask in spec.asks:
@@ -85,8 +85,22 @@ def _add_relay(world: World, spec: WorldSpec, name: str, relay: RelaySpec) -> No
     )
     pace = _pace_of(OURS) if relay.has_cost else None
     world.add_relay(
-        name, f"192.0.2.{number + 1}", LINES[relay.line], config, region=relay.region, pace=pace, port=RELAY_PORT
+        name,
+        f"192.0.2.{number + 1}",
+        LINES[relay.line],
+        config,
+        region=relay.region,
+        port=RELAY_PORT,
+        pace=pace,
+        answers_stun=relay.answers_stun,
     )
+    world.start(name, at=0)
+
+
+def _add_stun(world: World, number: int, stun: StunSpec) -> None:
+    addresses = [f"198.51.{100 + which}.{number + 1}" for which in range(1 if stun.has_one_address else 2)]
+    name = f"stun-{number}"
+    world.add_stun(name, addresses, LINES[stun.line], region=stun.region)
     world.start(name, at=0)
 
 
@@ -126,6 +140,8 @@ def _populate(world: World, spec: WorldSpec, population: Population) -> None:
             wan_enabled=True,
             wan_relay_url=f"wss://{spec.relay_names[population.relay]}:{RELAY_PORT}/ws",
             wan_peers_max=population.peers_max,
+            wan_direct=population.direct,
+            wan_birthday=population.birthday,
             max_concurrent_requests=population.slots,
         )
         world.add_node(

@@ -67,6 +67,10 @@ class Population(Value, forbid_unknown_fields=True):
     """Requests that a node serves at once."""
     peers_max: Count = 8
     """Sessions through the relay that a node keeps."""
+    direct: bool = False
+    """Whether its members look for direct paths to those whom only the relay reaches; that needs STUN servers."""
+    birthday: bool = False
+    """Whether they may open and probe hundreds of ports for that."""
     starts_within: Seconds = 5.0
     churn: Churn | None = None
     inference: CostModel = CostModel()

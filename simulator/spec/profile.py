@@ -65,7 +65,7 @@ class Profile(Value):
             "nats": {self.kind: 1.0},
             "lines": dict(like.lines),
             "udp_blocked": 1.0 if self.ipv4.udp_blocked else 0.0,
-            "port_mapping": 1.0 if self.gateway.port_mapping in ("PCP", "NAT-PMP") else 0.0,
+            "port_mapping": 1.0 if self.gateway.port_mapping in ("PCP", "NAT-PMP", "UPnP") else 0.0,
         }
 
 

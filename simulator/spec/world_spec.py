@@ -5,9 +5,10 @@ settled description is, with the seed, the whole truth about a run: it can be ke
 """
 
 from enum import Enum
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from simulator.fidelity import Fidelity
 from simulator.net.regions import WORLD
@@ -21,6 +22,14 @@ from teale_proto.contract import Value
 
 FORMAT: Final = 1
 """The version of this form; a file of a later one is refused."""
+
+
+STUN_MAX: Final = 16
+
+STUN_USUAL: Final = 2
+"""Servers where there are direct paths: one, and another for when that says nothing."""
+
+StunCount: TypeAlias = Annotated[int, Meta(ge=0, le=STUN_MAX)]
 
 
 class Planted(Enum):
@@ -41,12 +50,31 @@ class RelaySpec(Value, forbid_unknown_fields=True):
     connections_per_address_max: Count = 256
     has_cost: bool = False
     """Whether its CPU takes time, by the profile of `simulator.relay_cost`; otherwise it is infinitely fast."""
+    answers_stun: bool = False
+    """Whether it is a STUN server too, with the one address that it has."""
 
     def __post_init__(self) -> None:
-        if self.region not in WORLD.names:
-            raise ValueError(f"`region`: no {self.region!r}; there are {', '.join(WORLD.names)}")
-        if self.line not in LINES:
-            raise ValueError(f"`line`: no {self.line!r}; there are {', '.join(LINES)}")
+        _check_place(self.region, self.line)
+
+
+class StunSpec(Value, forbid_unknown_fields=True):
+    """A STUN server; the first one of a world is called `stun-0`, and nodes prefer it."""
+
+    region: str = "europe-west"
+    line: str = "data-centre"
+    has_one_address: bool = False
+    """Whether it cannot tell how NATs filter, as most cannot: for that RFC 5780 wants two addresses."""
+
+    def __post_init__(self) -> None:
+        _check_place(self.region, self.line)
+
+
+def _check_place(region: str, line: str) -> None:
+    """Raise ValueError for a region or a line that there is not."""
+    if region not in WORLD.names:
+        raise ValueError(f"`region`: no {region!r}; there are {', '.join(WORLD.names)}")
+    if line not in LINES:
+        raise ValueError(f"`line`: no {line!r}; there are {', '.join(LINES)}")
 
 
 class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
@@ -59,8 +87,9 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
     """Seconds of virtual time."""
     fidelity: Fidelity = Fidelity.WIRE
     relays: tuple[RelaySpec, ...] = (RelaySpec(),)
-    has_stun: bool = False
-    """Whether a STUN server with two addresses is in the world."""
+    stun: StunCount | tuple[StunSpec, ...] | None = None
+    """STUN servers, or how many; by default two where any population has direct paths, and none otherwise. Without any,
+    nobody finds out what he is behind, and nobody gets a direct path."""
     populations: tuple[Population, ...] = (Population(),)
     models: Models = Models()
     requests: Requests | None = None
@@ -91,7 +120,8 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
 
     def _check_names(self) -> None:
         """Raise ValueError for a name that means two hosts, and for one that means none."""
-        relays, groups = frozenset(self.relay_names), frozenset(each.name for each in self.populations)
+        relays = frozenset((*self.relay_names, *(f"stun-{number}" for number in range(STUN_MAX))))
+        groups = frozenset(each.name for each in self.populations)
         members = {each.member(number): each.name for each in self.populations for number in range(each.count)}
         named = {**members, **{group: group for group in groups if group in relays}}
         doubled = next((name for name in named if name in relays or (name in groups and name in members)), None)
@@ -101,7 +131,7 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
             for host in hosts_of(fault):
                 if host in groups and not isinstance(fault, Partition):
                     raise ValueError(f"`faults`: {host!r} is a population; only a partition can name one")
-                if host not in members and host not in relays and host not in groups:
+                if host not in members and host not in self.relay_names and host not in groups:
                     raise ValueError(f"`faults`: there is no host {host!r}")
         strange = [ask.node for ask in self.asks if ask.node not in members]
         if strange:
@@ -111,6 +141,17 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
     def relay_names(self) -> tuple[str, ...]:
         """The names of the relays."""
         return tuple(f"relay-{number}" for number in range(len(self.relays)))
+
+    @property
+    def stun_servers(self) -> tuple[StunSpec, ...]:
+        """The STUN servers that there are."""
+        if isinstance(self.stun, tuple):
+            return self.stun
+        wanted = self.stun
+        if wanted is None:
+            wanted = STUN_USUAL if any(each.direct and each.count for each in self.populations) else 0
+        regions = [relay.region for relay in self.relays] or [StunSpec().region]
+        return tuple(StunSpec(region=regions[number % len(regions)]) for number in range(wanted))
 
     @property
     def node_names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from teale_io.api.attendant import Attendant
+from teale_io.api.connecting import Connect
 from teale_io.api.errors import Problem, answer_http_exception, answer_problem
 from teale_io.api.events import Events
 from teale_io.api.generation import Generation
@@ -58,5 +59,6 @@ def _routes(service: NodeService, version: str, limits: Limits) -> list[Route]:
         Route("/api/peers", views.peers),
         Route("/api/route", views.route),
         Route("/api/events", Events(service, limits=limits), methods=["GET"]),
+        Route("/api/connect", Connect(service), methods=["POST"]),
         Route("/api/shutdown", Shutdown(service), methods=["POST"]),
     ]

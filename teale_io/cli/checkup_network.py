@@ -5,21 +5,21 @@ Nothing here fails: a node that can do nothing but speak to its relay is served 
 
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
 import tomlkit
 
-from teale_io import netcheck
+from teale_io import netcheck, upnp
+from teale_io.cli import checkup_ways
 from teale_io.cli.checkup import Finding, milliseconds, ok, warn
 from teale_io.config import Config
-from teale_io.netcheck import STUN_PORT, Family, Netcheck, PortOutcome, Server
+from teale_io.gateway_check import PortOutcome
+from teale_io.netcheck import Family, Netcheck, PortalPage, RelayTarget
+from teale_io.stun_servers import Server, parse_server, relay_servers
 from teale_proto.inputs import Address
 from teale_proto.nat.kinds import Behaviour, Filtering, Hairpinning, Mapping
 from teale_proto.nat.port_mapping_values import ReportPortMapped, ReportPortRefused
 from teale_proto.nat.strategy import PlanKind, Side, plan
-
-_PORTS: Final = {"ws": 80, "wss": 443}
 
 _MAPPING: Final = {
     Mapping.ENDPOINT_INDEPENDENT: "the same port for everybody",
@@ -59,30 +59,30 @@ class ServerOption(click.ParamType[Server]):
         """Return the server."""
         if not isinstance(value, str):
             return value
-        if value.count(":") > 1 and not value.startswith("["):
-            return Server(value)
         try:
-            parts = urlsplit(f"//{value}")
-            port = parts.port
+            return parse_server(value)
         except ValueError:
-            parts, port = urlsplit(""), None
-        if not parts.hostname or parts.path or parts.username is not None:
             self.fail(f"{value!r} is not HOST or HOST:PORT.", param, ctx)
-        return Server(parts.hostname, STUN_PORT if port is None else port)
 
 
 def servers_of(config: Config, named: tuple[Server, ...]) -> tuple[Server, ...]:
-    """Return whom to ask: the relay, where there is one, and those that were named; nobody else."""
-    parts = urlsplit(config.wan_relay_url)
-    if not config.wan_enabled or not parts.hostname:
+    """Return whom to ask: whom the node asks, where there is a relay, and those that were named; nobody else."""
+    if not config.wan_enabled:
         return named
-    relay = Server(parts.hostname, parts.port or _PORTS.get(parts.scheme, STUN_PORT))
-    return (relay, *(each for each in named if each != relay))
+    known = (*map(parse_server, config.wan_stun), *relay_servers(config.wan_relay_url))
+    return tuple(dict.fromkeys((*known, *named)))
 
 
-def look(config: Config, named: tuple[Server, ...], *, map_port: bool) -> Netcheck:
+def look(
+    config: Config,
+    named: tuple[Server, ...],
+    *,
+    map_port: bool,
+    relays: tuple[RelayTarget, ...] = (),
+    page: PortalPage | None = None,
+) -> Netcheck:
     """Try everything out; takes some seconds where nobody answers."""
-    return netcheck.run(servers_of(config, named), map_port=map_port)
+    return netcheck.run(servers_of(config, named), map_port=map_port, relays=relays, page=page)
 
 
 def findings(result: Netcheck, *, map_port: bool, asked: bool) -> list[Finding]:
@@ -106,7 +106,7 @@ def findings(result: Netcheck, *, map_port: bool, asked: bool) -> list[Finding]:
         found.append(ok("udp, IPv6", "not tried: none of the servers has an IPv6 address"))
     if map_port:
         found.append(_of_gateway(result))
-    return found
+    return found + checkup_ways.findings(result)
 
 
 def _of_family(family: Family) -> list[Finding]:
@@ -188,7 +188,10 @@ def _of_gateway(result: Netcheck) -> Finding:
         )
     if isinstance(outcome, ReportPortRefused):
         return warn(check, f"{result.gateway} refuses: {outcome.reason.value}", "See whether the router allows it.")
-    return ok(check, f"{result.gateway} speaks neither PCP nor NAT-PMP")
+    if result.upnp_tried:
+        return ok(check, f"{result.gateway} speaks neither PCP nor NAT-PMP nor UPnP")
+    missing = "" if upnp.is_installed() else "; for UPnP install the extra upnp of teale"
+    return ok(check, f"{result.gateway} speaks neither PCP nor NAT-PMP{missing}")
 
 
 def _endpoint(address: Address) -> str:
@@ -211,6 +214,7 @@ def as_builtins(result: Netcheck) -> dict[str, Any]:
             "round_trip_ms": family.round_trip_seconds and round(family.round_trip_seconds * 1000, 3),
             "mapping_varies": behaviour.mapping_varies if behaviour else None,
             **{key: _properties(behaviour).get(key) for key in _PROPERTIES},
+            "lifetime": checkup_ways.lifetime_as_builtins(family.lifetime),
         }
     document["unresolved"] = list(result.unresolved)
     document["gateway"] = result.gateway or None
@@ -219,6 +223,8 @@ def as_builtins(result: Netcheck) -> dict[str, Any]:
         "outcome": _outcome(outcome),
         "external": _endpoint(outcome.external) if isinstance(outcome, ReportPortMapped) else None,
     }
+    document["relays"] = checkup_ways.relays_as_builtins(result)
+    document["captive_portal"] = checkup_ways.portal_as_builtins(result.portal)
     return document
 
 
@@ -231,6 +237,9 @@ def save(result: Netcheck, file: Path) -> Finding:
     known = False
     for family in result.families:
         properties = _properties(family.behaviour)
+        if family.lifetime is not None:
+            bounds = checkup_ways.bounds_as_builtins(family.lifetime)
+            properties |= {f"lifetime_{name}": value for name, value in bounds.items()}
         if properties:
             document[f"ipv{family.version}"] = properties
             known = True

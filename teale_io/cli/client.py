@@ -58,10 +58,10 @@ class NodeApi:
         _check(response)
         return response.content
 
-    def post(self, path: str) -> None:
-        """Have something done that takes no arguments; raises CliError."""
+    def post(self, path: str, document: dict[str, Any] | None = None) -> None:
+        """Have something done; raises CliError."""
         with _failures_told(self.url):
-            response = self._http.post(path, json={})  # the API takes nothing that is not declared as JSON
+            response = self._http.post(path, json=document or {})  # the API takes only what is declared as JSON
         _check(response)
 
     def model_ids(self) -> list[str]:

@@ -10,17 +10,19 @@ import click
 import msgspec
 import structlog
 
-from teale_io.cli import checkup, checkup_models, checkup_network, checkup_relay
+from teale_io.cli import checkup, checkup_models, checkup_network, checkup_relay, checkup_ways
 from teale_io.cli.app import App, json_option, pass_app
 from teale_io.cli.checkup import Finding, Level
 from teale_io.cli.checkup_network import ServerOption
+from teale_io.cli.checkup_ways import PageOption, Tell
 from teale_io.cli.client import NodeApi, decoded
 from teale_io.cli.exits import CliError, Exit
 from teale_io.cli.process import FoundNode, find_node
 from teale_io.cli.views import NodeView
 from teale_io.config import Config, load_config, with_environment
-from teale_io.netcheck import Netcheck, Server
+from teale_io.netcheck import Netcheck
 from teale_io.node_app import require_joinable
+from teale_io.stun_servers import Server
 from teale_proto.errors import TealeError
 
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
@@ -37,22 +39,28 @@ _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
     metavar="HOST[:PORT]",
     help="A STUN server to ask, beside the relay; may be given more than once.",
 )
-@click.option("--port-mapping", is_flag=True, help="Have the gateway open a port (PCP, NAT-PMP), and close it again.")
+@click.option(
+    "--port-mapping", is_flag=True, help="Have the gateway open a port (PCP, NAT-PMP, UPnP), and close it again."
+)
+@click.option("--lifetime", is_flag=True, help="Find out for how long NATs keep an unused port open; takes minutes.")
+@click.option(
+    "--portal-url",
+    type=PageOption(),
+    help="An empty http:// page by which to know captive portals; by default the relay's own, where it has no TLS.",
+)
 @click.option(
     "--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep in this file how the NATs behave (TOML)."
 )
 @json_option
 @pass_app
-def doctor(
-    app: App, *, skip_models: bool, netcheck: bool, servers: tuple[Server, ...], port_mapping: bool, save: Path | None
-) -> int:
+def doctor(app: App, /, *, skip_models: bool, netcheck: bool, save: Path | None, **more: Any) -> int:
     """Check configuration, key, ports, network, relay, clock, models, disk; say what to do about what is wrong.
 
     A running node is asked; otherwise things are tried out, and nothing is changed by it. Each finding is ok, warn or
     fail. The exit code is 1 if there is any fail, else 0.
     """
     findings = []
-    wanted = _Netcheck(servers, port_mapping, save) if netcheck or servers or port_mapping or save else None
+    wanted = _Netcheck(tell=app.out.note, save=save, **more) if netcheck or save or any(more.values()) else None
     with app.out.waiting("Looking around"), _without_log():
         for finding in _findings(app, skip_models=skip_models, netcheck=wanted):
             findings.append(finding)
@@ -84,15 +92,34 @@ def _without_log() -> Iterator[None]:
 class _Netcheck:
     """What is wanted of a netcheck, and what came of it once it is over."""
 
-    def __init__(self, servers: tuple[Server, ...], map_port: bool, save: Path | None) -> None:
+    def __init__(
+        self,
+        *,
+        servers: tuple[Server, ...],
+        port_mapping: bool,
+        lifetime: bool,
+        portal_url: str | None,
+        save: Path | None,
+        tell: Tell,
+    ) -> None:
         self._servers = servers
-        self._map_port = map_port
+        self._map_port = port_mapping
+        self._lifetime = lifetime
+        self._portal_url = portal_url
         self._save = save
+        self._tell = tell
         self.result: Netcheck | None = None
 
     def findings(self, config: Config) -> Iterator[Finding]:
         """Do it."""
-        self.result = checkup_network.look(config, self._servers, map_port=self._map_port)
+        try:
+            relays = checkup_ways.targets_of(config)
+        except TealeError:
+            relays = ()  # which is another check's business
+        page = checkup_ways.page_of(config, self._portal_url)
+        self.result = checkup_network.look(config, self._servers, map_port=self._map_port, relays=relays, page=page)
+        if self._lifetime:
+            self.result = checkup_ways.search_lifetimes(self.result, self._tell)
         asked = bool(checkup_network.servers_of(config, self._servers))
         yield from checkup_network.findings(self.result, map_port=self._map_port, asked=asked)
         if self._save is not None:

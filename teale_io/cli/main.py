@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from teale_io.cli import chat, completion, doctor, lifecycle, settings, views
+from teale_io.cli import addresses, chat, completion, doctor, lifecycle, settings, views
 from teale_io.cli.app import App, json_option
 from teale_io.cli.exits import Exit, exit_code_of
 from teale_io.cli.output import Output
@@ -92,6 +92,8 @@ for _command in (
     chat.chat,
     settings.config,
     settings.show_id,
+    addresses.address,
+    addresses.connect,
     doctor.doctor,
     completion.completion,
 ):

@@ -95,9 +95,10 @@ def _hardware(hardware: Hardware) -> str:
 @click.command()
 @click.option("--lan", is_flag=True, help="Only peers on the local network.")
 @click.option("--wan", is_flag=True, help="Only peers on the internet, with those that the relay lists.")
+@click.option("--explain", is_flag=True, help="Show every path to each of them, and why it is on the one it is on.")
 @json_option
 @pass_app
-def peers(app: App, lan: bool, wan: bool) -> None:
+def peers(app: App, lan: bool, wan: bool, explain: bool) -> None:
     """List the peers of this node."""
     paths = [path.value for path in Path if lan == wan or lan == (path is Path.LAN)]
     with app.node_api() as api:
@@ -112,7 +113,10 @@ def peers(app: App, lan: bool, wan: bool) -> None:
         )
         return
     shown = decoded(document, _Peers)
-    _show_connected(app.out, [peer for peer in shown.connected if peer.path.value in paths])
+    connected = [peer for peer in shown.connected if peer.path.value in paths]
+    _show_connected(app.out, connected)
+    if explain:
+        _show_paths(app.out, connected)
     if wan or not lan:
         _show_listed(app.out, shown.listed)
 
@@ -138,6 +142,16 @@ def _peer_row(peer: PeerStatus) -> tuple[str, ...]:
         "" if peer.round_trip_ms is None else f"{peer.round_trip_ms:.1f}",
         peer.address,
     )
+
+
+def _show_paths(out: Output, connected: list[PeerStatus]) -> None:
+    for peer in connected:
+        out.line()
+        out.field(f"{peer.display_name} ({short(peer.node_id)})", peer.path_reason or f"over {peer.path.value}")
+        for each in peer.paths:
+            round_trip = "" if each.round_trip_ms is None else f"{each.round_trip_ms:.1f} ms"
+            told = filter(None, (each.path.value, each.state.value, each.address, round_trip))
+            out.line("  " + ", ".join(told))
 
 
 def _show_listed(out: Output, listed: list[ListedPeer]) -> None:

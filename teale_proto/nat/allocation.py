@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Final, TypeAlias
 
 from teale_proto.contract import MILLISECOND, NEVER, Duration, Instant, Value
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError, PeerError
-from teale_proto.inputs import Address, Woken
+from teale_proto.inputs import Address, DatagramReceived, Woken
 from teale_proto.nat.birthday import PORT_MAX, PORT_MIN
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.stun import TRANSACTION_BYTES, Message, MessageClass, XorMappedAddress, decode, encode
 from teale_proto.rng import Rng
 

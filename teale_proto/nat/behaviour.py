@@ -16,9 +16,9 @@ from ipaddress import ip_address
 from typing import Final, TypeAlias
 
 from teale_proto.contract import MILLISECOND, Duration, Instant, Sink, Value
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError, PeerError
-from teale_proto.inputs import Address, Woken
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived, Woken
 from teale_proto.nat.kinds import Behaviour, Filtering, Hairpinning, Mapping
 from teale_proto.nat.stun import (
     TRANSACTION_BYTES,

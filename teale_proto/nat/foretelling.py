@@ -7,9 +7,9 @@ that preserves ports need not be asked.
 from typing import Final
 
 from teale_proto.contract import MILLISECOND, Duration, Sink
-from teale_proto.inputs import Address
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat.allocation import Allocation, Pattern, mapped_in
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.stun import TRANSACTION_BYTES, Message, MessageClass, encode
 from teale_proto.rng import Rng
 

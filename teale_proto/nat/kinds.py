@@ -5,6 +5,7 @@ easiest first, so the property of stacked NATs is the greater of theirs.
 """
 
 from enum import IntEnum
+from typing import Final
 
 from teale_proto.contract import Value
 from teale_proto.inputs import Address
@@ -50,3 +51,27 @@ class Behaviour(Value):
     """Whether the mapping depends on the destination at all; two ordinary servers tell that, and no more."""
     filtering: Filtering | None = None
     hairpinning: Hairpinning | None = None
+
+    def __str__(self) -> str:
+        """Return the kind of NAT in the usual short words, such as "EIM+APDF"; a question mark is what is not known."""
+        if self.udp_blocked:
+            return "UDP blocked"
+        if self.translated is None:
+            return "unknown"
+        filtering = "?" if self.filtering is None else _FILTERING[self.filtering]
+        if not self.translated:
+            return "public" if self.filtering is Filtering.ENDPOINT_INDEPENDENT else f"firewall, {filtering}"
+        varies = "varies" if self.mapping_varies else "?"
+        return f"{varies if self.mapping is None else _MAPPING[self.mapping]}+{filtering}"
+
+
+_MAPPING: Final = {
+    Mapping.ENDPOINT_INDEPENDENT: "EIM",
+    Mapping.ADDRESS_DEPENDENT: "ADM",
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: "APDM",
+}
+_FILTERING: Final = {
+    Filtering.ENDPOINT_INDEPENDENT: "EIF",
+    Filtering.ADDRESS_DEPENDENT: "ADF",
+    Filtering.ADDRESS_AND_PORT_DEPENDENT: "APDF",
+}

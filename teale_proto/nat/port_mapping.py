@@ -14,10 +14,10 @@ from ipaddress import ip_address
 from typing import Any, ClassVar, Final
 
 from teale_proto.contract import SECOND, Duration, Instant, Sink, Value
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError, PeerError
-from teale_proto.inputs import Address
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat import nat_pmp, pcp
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.port_mapping_values import (
     LIFETIME_SECONDS_MAX,
     MappingUnwanted,

@@ -5,8 +5,8 @@ from ipaddress import ip_address, ip_network
 from typing import Final, TypeAlias
 
 from teale_proto.contract import MILLISECOND, SECOND, Duration, Value
-from teale_proto.inputs import Address, Woken
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import Address, DatagramReceived, Woken
 
 LIFETIME_SECONDS_MAX: Final = 24 * 3600
 """A longer one is not asked for, and one that is offered is not believed (RFC 6887, section 15)."""
@@ -34,6 +34,8 @@ class Protocol(Enum):
 
     PCP = "PCP"
     NAT_PMP = "NAT-PMP"
+    UPNP = "UPnP"
+    """By a library, and never by the core."""
 
 
 class Refusal(Enum):

@@ -13,10 +13,10 @@ from typing import ClassVar, Final
 from msgspec.structs import replace
 
 from teale_proto.contract import MILLISECOND, SECOND, Duration, Instant, Sink, Value
+from teale_proto.effects import CloseSockets, OpenSockets
 from teale_proto.errors import LocalError, PeerError
-from teale_proto.inputs import Address
+from teale_proto.inputs import Address, DatagramReceived, SocketsOpened
 from teale_proto.nat.birthday import PORT_MAX, PORT_MIN, Guesses
-from teale_proto.nat.datagrams import DatagramReceived
 from teale_proto.nat.foretelling import Foretelling
 from teale_proto.nat.probe import SECRET_BYTES, ProbeKeys
 from teale_proto.nat.punch_messages import (
@@ -26,9 +26,8 @@ from teale_proto.nat.punch_messages import (
     Accept,
     Begin,
     Candidate,
-    CloseSockets,
     Opened,
-    OpenSockets,
+    PeerVouched,
     Propose,
     PunchCancelled,
     PunchEffect,
@@ -39,7 +38,6 @@ from teale_proto.nat.punch_messages import (
     SendSignal,
     Signal,
     SignalReceived,
-    SocketsOpened,
     checked,
     is_usable,
 )
@@ -167,6 +165,8 @@ class Punch:
                 self._sockets(event, now, out)
             case PunchStarted():
                 self._next_attempt(now, out)
+            case PeerVouched():
+                self._vouched = self._race.vouched = event.host
             case PunchCancelled():
                 self._cancel(out)
             case _:
@@ -228,7 +228,7 @@ class Punch:
         except PeerError:
             return
         if self._setting.initiator == isinstance(signal, Accept):
-            self._vouched = event.vouched
+            self._vouched = self._race.vouched = event.vouched or self._vouched
             self._ON_SIGNAL[type(signal)](self, signal, now, out)
 
     def _proposed(self, proposal: Propose, now: Instant, out: Sink[PunchEffect]) -> None:

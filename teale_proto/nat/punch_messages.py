@@ -4,9 +4,9 @@ from ipaddress import ip_address
 from typing import Final, TypeAlias
 
 from teale_proto.contract import Duration, Value
+from teale_proto.effects import CloseSockets, OpenSockets, SendDatagram
 from teale_proto.errors import PeerError
-from teale_proto.inputs import Address, Woken
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived, SocketsOpened, Woken
 from teale_proto.nat.probe import TOKEN_BYTES
 from teale_proto.nat.strategy import CandidateKind, Plan, Side
 
@@ -24,7 +24,7 @@ class Candidate(Value):
     address: Address
 
 
-class Propose(Value):
+class Propose(Value, tag="propose"):
     """The initiator wants to try; `ports` are those that its NAT should give it next."""
 
     attempt: int
@@ -33,7 +33,7 @@ class Propose(Value):
     ports: tuple[int, ...] = ()
 
 
-class Accept(Value):
+class Accept(Value, tag="accept"):
     """The responder's half of a proposal."""
 
     attempt: int
@@ -42,14 +42,14 @@ class Accept(Value):
     ports: tuple[int, ...] = ()
 
 
-class Begin(Value):
+class Begin(Value, tag="begin"):
     """The sync message: the responder begins when it gets this, the initiator half a round trip after sending it."""
 
     attempt: int
     round_trip: Duration
 
 
-class Opened(Value):
+class Opened(Value, tag="opened"):
     """The initiator has settled on the pair of endpoints that the responder's `token` belongs to."""
 
     token: bytes
@@ -102,18 +102,19 @@ class SignalReceived(Value):
     """From which address the relay sees the peer come; nothing in bulk is sent to any other."""
 
 
-class SocketsOpened(Value):
-    """The answer to OpenSockets; fewer ports than were asked for, or none, where the system refused."""
+class PeerVouched(Value):
+    """The relay sees the peer come from this address, and nobody else of its name."""
 
-    request: int
-    ports: tuple[int, ...]
+    host: str
 
 
 class PunchCancelled(Value):
     """Nobody needs the path any more."""
 
 
-PunchInput: TypeAlias = Woken | PunchStarted | SignalReceived | SocketsOpened | DatagramReceived | PunchCancelled
+PunchInput: TypeAlias = (
+    Woken | PunchStarted | SignalReceived | PeerVouched | SocketsOpened | DatagramReceived | PunchCancelled
+)
 
 # Effects.
 
@@ -122,21 +123,6 @@ class SendSignal(Value):
     """Tell the peer through the relay."""
 
     signal: Signal
-
-
-class OpenSockets(Value):
-    """Open UDP sockets at `host` on ports that have not been used before."""
-
-    request: int
-    host: str
-    count: int
-
-
-class CloseSockets(Value):
-    """Close sockets that were opened on request."""
-
-    host: str
-    ports: tuple[int, ...]
 
 
 class ReportOpened(Value):

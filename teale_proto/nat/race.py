@@ -5,19 +5,23 @@ with the same; the responder only proves pairs to it. A pair is proven when a to
 learnt at its far end.
 
 Nothing that comes in makes more than one datagram go out at once, and that one is shorter. Further datagrams
-go only to hosts that the peer or the relay has named over the authenticated session.
+go only to hosts that the peer has named over the authenticated session; and to one where the relay does not see the
+peer, fewer bytes in an attempt than the peer has spent on proposing it: it may be somebody else's.
 """
 
 from typing import Final, NamedTuple
 
 from teale_proto.contract import Sink
-from teale_proto.inputs import Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat.probe import OPENER, Probe, ProbeKeys, ProbeKind, TakenOnce
 
 PAIRS_MAX: Final = 16
 HEARD_MAX: Final = 64
 PROBES_PER_PAIR: Final = 40
+UNVOUCHED_BYTES_MAX: Final = 1200
+"""Sent in one attempt to hosts that nobody vouches for; a signal that begins an attempt is longer."""
+
 OPENER_HOPS: Final = 4
 """Far enough to have left a home and its carrier's NAT, and hardly as far as the peer's."""
 
@@ -41,7 +45,7 @@ class Proven(NamedTuple):
 class Race:
     """The pairs of one punch; it lasts over all its attempts, so that a late answer still counts."""
 
-    __slots__ = ("_heard", "_keys", "_number", "_pairs", "_taken", "sent", "trusted")
+    __slots__ = ("_heard", "_keys", "_number", "_pairs", "_taken", "_unvouched_bytes", "sent", "trusted", "vouched")
 
     def __init__(self, keys: ProbeKeys) -> None:
         self._keys = keys
@@ -53,10 +57,14 @@ class Race:
         """How many datagrams were sent."""
         self.trusted: tuple[str, ...] = ()
         """The hosts that have been named over the authenticated session."""
+        self.vouched: str | None = None
+        """From which address the relay sees the peer come."""
+        self._unvouched_bytes = 0
 
     def begin(self, trusted: tuple[str, ...]) -> None:
         """Forget the pairs of an earlier attempt."""
         self._pairs.clear()
+        self._unvouched_bytes = 0
         self.trusted = trusted
 
     def stop(self) -> None:
@@ -125,8 +133,21 @@ class Race:
         self, pair: Pair, kind: ProbeKind, out: Sink[SendDatagram], *, token: bytes = b"", echo: bytes = b""
     ) -> None:
         self._number += 1
-        self._send(pair, self._keys.seal(Probe(kind, self._number, token, echo)), out)
+        data = self._keys.seal(Probe(kind, self._number, token, echo))
+        if kind is ProbeKind.PROBE:
+            self._send(pair, data, out)
+        else:
+            # Shorter than what it answers.
+            self._put(pair, data, out)
 
     def _send(self, pair: Pair, data: bytes, out: Sink[SendDatagram], *, hop_limit: int | None = None) -> None:
+        """Send what nobody has asked for, unless it would be too much for somebody who may not be the peer."""
+        if pair.remote.host != self.vouched:
+            if self._unvouched_bytes + len(data) > UNVOUCHED_BYTES_MAX:
+                return
+            self._unvouched_bytes += len(data)
+        self._put(pair, data, out, hop_limit=hop_limit)
+
+    def _put(self, pair: Pair, data: bytes, out: Sink[SendDatagram], *, hop_limit: int | None = None) -> None:
         self.sent += 1
         out.append(SendDatagram(pair.local, pair.remote, data, hop_limit))

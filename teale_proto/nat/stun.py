@@ -86,6 +86,12 @@ class Padding(Value):
     size_bytes: int
 
 
+class ResponsePort(Value):
+    """RESPONSE-PORT: asks for the response to another port of the address that asks (RFC 5780, section 7.5)."""
+
+    port: int
+
+
 class ErrorCode(Value):
     """ERROR-CODE: 300 to 699, with a phrase for people."""
 
@@ -119,6 +125,7 @@ Attribute: TypeAlias = (
     | OtherAddress
     | ChangeRequest
     | Padding
+    | ResponsePort
     | ErrorCode
     | UnknownAttributes
     | Software
@@ -315,6 +322,19 @@ def _decode_padding(value: bytes) -> Padding:
     return Padding(len(value))
 
 
+def _encode_port(attribute: ResponsePort) -> bytes:
+    if not 0 <= attribute.port < 0x10000:
+        raise LocalError("a port has 16 bits")
+    return attribute.port.to_bytes(2, "big") + bytes(2)
+
+
+def _decode_port(value: bytes) -> ResponsePort:
+    # The two bytes that follow are counted by some and not by others: RFC 5780 calls them padding.
+    if len(value) not in (2, 4):
+        raise PeerError("malformed RESPONSE-PORT")
+    return ResponsePort(int.from_bytes(value[:2], "big"))
+
+
 def _encode_error(attribute: ErrorCode) -> bytes:
     if not 300 <= attribute.code < 700:
         raise LocalError("an error code is 300 to 699")
@@ -385,6 +405,7 @@ _CODECS: Final[dict[int, _Codec]] = {
     0x000A: _Codec(UnknownAttributes, _encode_unknown, _decode_unknown),
     0x0020: _of_address(XorMappedAddress, hidden=True),
     0x0026: _Codec(Padding, _encode_padding, _decode_padding),
+    0x0027: _Codec(ResponsePort, _encode_port, _decode_port),
     0x8022: _Codec(Software, _encode_software, _decode_software),
     0x802B: _of_address(ResponseOrigin),
     0x802C: _of_address(OtherAddress),

@@ -10,9 +10,9 @@ from ipaddress import IPv4Address
 from struct import Struct
 from typing import Final
 
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import PeerError
-from teale_proto.inputs import Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat.stun import ATTRIBUTES_MAX, HEADER_BYTES, MAGIC_COOKIE
 
 _HEADER: Final = Struct(">HH16s")

@@ -1,21 +1,23 @@
 """A STUN server: says where a datagram came from, and answers from elsewhere when asked to.
 
 With a second address and port it also serves NAT behaviour discovery (RFC 5780, section 6); with one address
-it is an ordinary server, which refuses CHANGE-REQUEST. It keeps nothing between two datagrams.
+it is an ordinary server, which refuses CHANGE-REQUEST. Either answers to another port of the address that asked,
+where RESPONSE-PORT says so: that is how the lifetime of a mapping is found out. It keeps nothing between two datagrams.
 
 What a forged source address can gain: every datagram causes at most one answer, and an answer is at most 72
 bytes longer than its request (over IPv4 36): 2.8 times the shortest request over IPv4 and 4.6 times over IPv6,
 or 1.8 and 2.1 times with the headers of IP and UDP. PADDING is answered by no more than was sent, where RFC
-5780 would have the server fill its MTU.
+5780 would have the server fill its MTU. RESPONSE-PORT gains nothing: the answer goes to the address that it would
+have gone to without, whose port a forger chooses anyway.
 """
 
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from teale_proto.contract import NEVER, Instant
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError, PeerError
-from teale_proto.inputs import Address, Woken
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived, Woken
 from teale_proto.nat.stun import (
     BINDING,
     Attribute,
@@ -26,6 +28,7 @@ from teale_proto.nat.stun import (
     OtherAddress,
     Padding,
     ResponseOrigin,
+    ResponsePort,
     UnknownAttributes,
     XorMappedAddress,
     decode,
@@ -85,21 +88,25 @@ class StunServer:
         return [self._answer(request, event.local, event.remote)]
 
     def _answer(self, request: Message, local: Address, remote: Address) -> SendDatagram:
-        change = request.get(ChangeRequest)
+        change, padding, port = request.get(ChangeRequest), request.get(Padding), request.get(ResponsePort)
+        if port is not None and (padding is not None or not port.port):
+            # RFC 5780, section 7.5 forbids the two together; and nobody listens on port 0.
+            return _datagram(request, MessageClass.ERROR, (ErrorCode(400, "Bad Request"),), local, remote)
+        # A refusal goes there too: whoever listens at that port hears nothing at another.
+        target = remote if port is None else Address(remote.host, port.port)
         refused = request.not_understood
         if change is not None and not self._alternate:
             refused = (_CHANGE_REQUEST, *refused)
         if refused:
             attributes: tuple[Attribute, ...] = (ErrorCode(420, "Unknown Attribute"), UnknownAttributes(refused))
-            return _datagram(request, MessageClass.ERROR, attributes, local, remote)
+            return _datagram(request, MessageClass.ERROR, attributes, local, target)
         origin = self._origin(local, change)
         attributes = (XorMappedAddress(remote), ResponseOrigin(origin))
         if self._alternate:
             attributes += (OtherAddress(self._alternate[local]),)
-        padding = request.get(Padding)
         if padding is not None:
             attributes += (Padding(min(padding.size_bytes, PADDING_BYTES_MAX)),)
-        return _datagram(request, MessageClass.SUCCESS, attributes, origin, remote)
+        return _datagram(request, MessageClass.SUCCESS, attributes, origin, target)
 
     def _origin(self, local: Address, change: ChangeRequest | None) -> Address:
         """Return where to answer from (RFC 5780, section 6.1, table 1)."""

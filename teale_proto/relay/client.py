@@ -37,6 +37,7 @@ from teale_proto.relay.client_states import (
 from teale_proto.relay.limits import RateLimit
 from teale_proto.relay.listings import believable, printable, salvaged
 from teale_proto.relay.news import (
+    AddressVouched,
     PeersListed,
     Refused,
     Registered,
@@ -68,6 +69,7 @@ from teale_proto.wire.relay import (
 )
 
 __all__ = [
+    "AddressVouched",
     "DATA_BYTES_MAX",
     "PeersListed",
     "Refused",
@@ -157,6 +159,7 @@ class RelayClient:
         self._heard_at: Instant = 0
         self._offences = RateLimit(self._config.offences)
         self._binary = False
+        self._confirms_addresses = False
         """Whether the relay reads binary messages, which we have offered to read ourselves."""
         self._challenges = 0
         self._awaits_listing = False
@@ -336,6 +339,13 @@ class RelayClient:
         if self.state is RelayState.CONNECTED:
             self._sessions.close(session, self._messages(out))
 
+    def confirm_address(self, session: SessionId, host: str, out: Out) -> bool:
+        """Ask whether the other side of a session comes from `host`; return False where this relay would not say."""
+        if self.state is not RelayState.CONNECTED or not self._confirms_addresses:
+            return False
+        self._messages(out).append(wire.ConfirmAddress(session, host))
+        return True
+
     def _messages(self, out: Out) -> "_Messages":
         assert self.connection is not None
         return _Messages(self.connection, self._flavour, out, binary=self._binary)
@@ -406,7 +416,8 @@ class RelayClient:
         # The node may have changed its mind while we were waiting.
         if self._registered != self._capabilities:
             self._register(out)
-        return (Registered(),)
+        self._confirms_addresses = message.observed_host is not None
+        return (Registered(message.observed_host),)
 
     def _on_peers(self, message: wire.DiscoverResponse, now: Instant, out: Out) -> News:
         del now, out
@@ -434,6 +445,10 @@ class RelayClient:
             self._last_words = f"the relay says: {text or code}"
         return (Refused(code, text),)
 
+    def _on_confirmed(self, message: wire.AddressConfirmed, now: Instant, out: Out) -> News:
+        del now, out
+        return (AddressVouched(message.session_id, message.host, message.is_seen),)
+
     def _on_passed(self, message: wire.Passed, now: Instant, out: Out) -> News:
         del now
         if self.state is not RelayState.CONNECTED:
@@ -445,6 +460,7 @@ class RelayClient:
         wire.RegisterAck: _on_ack,
         wire.DiscoverResponse: _on_peers,
         wire.Error: _on_error,
+        wire.AddressConfirmed: _on_confirmed,
         wire.Offer: _on_passed,
         wire.Answer: _on_passed,
         wire.IceCandidate: _on_passed,

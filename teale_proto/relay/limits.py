@@ -113,7 +113,7 @@ class RelayServerConfig(Value):
     discover: Rate = Rate(burst=2, interval=10 * SECOND)
     """For each node; the second one at once forgives a clock that runs a little fast."""
     introductions: Rate = Rate(burst=200, interval=100 * MILLISECOND)
-    """For each node: `relayOpen` and signals, which reach people who did not ask for them."""
+    """For each node: `relayOpen` and signals, which reach people who did not ask for them, and `confirmAddress`."""
     offences: Rate = Rate(burst=10, interval=60 * SECOND)
     """For each connection: malformed messages, forged senders and the like; beyond it is closed."""
 

@@ -13,6 +13,17 @@ SessionId: TypeAlias = str
 class Registered(Value):
     """The relay knows us now; peers can be asked for and sessions opened."""
 
+    observed_host: str | None = None
+    """From which address it sees us come, where it says so."""
+
+
+class AddressVouched(Value):
+    """Whether the relay sees the other side of a session come from `host`."""
+
+    session: SessionId
+    host: str
+    is_seen: bool
+
 
 class PeersListed(Value):
     """The answer to `discover`: each node once, never ourselves."""
@@ -57,4 +68,6 @@ class SignalReceived(Value):
     message: Signal
 
 
-RelayNews: TypeAlias = Registered | PeersListed | SessionOpened | SessionData | SessionClosed | Refused | SignalReceived
+RelayNews: TypeAlias = (
+    Registered | AddressVouched | PeersListed | SessionOpened | SessionData | SessionClosed | Refused | SignalReceived
+)

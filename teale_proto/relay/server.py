@@ -511,7 +511,9 @@ class RelayServer:
 
     def _acknowledge(self, registration: Registration, out: Out) -> None:
         registered_at = wire_date(self._unix_time_at_zero + registration.registered_at)
-        ack = RegisterAck(registration.node, registered_at, self._config.ttl // SECOND, registration.reads_binary)
+        ours = registration.reads_binary
+        observed = registration.connection.remote if ours else None
+        ack = RegisterAck(registration.node, registered_at, self._config.ttl // SECOND, ours, observed)
         registration.connection.send(ack, out)
 
     _ON: ClassVar[

@@ -234,6 +234,18 @@ class Switch:
             self._end(session, (session.other(sender.node),), out)
         return None
 
+    def _on_confirm_address(
+        self, sender: Registration, message: wire.ConfirmAddress, now: Instant, out: Out
+    ) -> Complaint | None:
+        wait = sender.introductions.take(now)
+        if wait:
+            return _too_often(message.session_id, wait)
+        partner = self.partner(sender.node, message.session_id)
+        other = None if partner is None else self._directory.get(partner)
+        is_seen = other is not None and other.connection.remote == message.host
+        sender.connection.send(wire.AddressConfirmed(message.session_id, message.host, is_seen), out)
+        return None
+
     def _on_misdirected(
         self, sender: Registration, message: wire.RelayMessage, now: Instant, out: Out
     ) -> Complaint | None:
@@ -249,6 +261,8 @@ class Switch:
         wire.RelayReady: _on_relay_ready,
         wire.RelayData: _on_relay_data,
         wire.RelayClose: _on_relay_close,
+        wire.ConfirmAddress: _on_confirm_address,
+        wire.AddressConfirmed: _on_misdirected,
         wire.RegisterChallenge: _on_misdirected,
         wire.RegisterAck: _on_misdirected,
         wire.DiscoverResponse: _on_misdirected,

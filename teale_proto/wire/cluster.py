@@ -1,7 +1,8 @@
 """The messages between two nodes, the same over the LAN and through a relay.
 
-`passcodeStart`, `passcodeConfirm`, `inferenceCancel`, `goodbye`, and the fields `task` and `timeoutMs` of
-`inferenceRequest` are ours; a deployed node ignores what it does not know.
+`passcodeStart`, `passcodeConfirm`, `pathSignal`, `inferenceCancel`, `received`, `goodbye`, the field `delivery` of the
+greetings, and the fields `task` and `timeoutMs` of `inferenceRequest` are ours; a deployed node ignores what it does
+not know.
 """
 
 from typing import Annotated, Final, TypeAlias, get_args
@@ -31,6 +32,9 @@ class _Greeting(Message):
     cluster_passcode_hash: Hex | None = None
     loaded_models: Models = written(())
     max_concurrent_requests: Count | None = None
+    delivery: Count | None = None
+    """Says that its sender numbers what it says of requests, and under which count of what it has given up: where that
+    has changed, it remembers nothing of what was said before."""
 
 
 class Hello(_Greeting):
@@ -70,6 +74,17 @@ class Heartbeat(_Beat):
 
 class HeartbeatAck(_Beat):
     """So am I."""
+
+
+class PathSignal(Message):
+    """What two nodes tell each other to open a direct path; `round` names one series of attempts."""
+
+    round: Token
+    signal: Raw
+    secret: Hex | None = None
+    """With the first proposal of a round: 32 bytes that nobody else learns, by which both know each other's probes."""
+    pad: Text = ""
+    """Makes what begins an attempt longer than what the attempt may send to a wrong address."""
 
 
 class InferenceRequest(Message):
@@ -173,10 +188,17 @@ class ModelTransferComplete(Message):
     model_id: ModelId
 
 
+class Received(Message):
+    """Every numbered message up to this one has arrived, over whichever conversation."""
+
+    up_to: Count
+
+
 class Goodbye(Message):
-    """This node stops; its requests go elsewhere at once."""
+    """This node stops, and its requests go elsewhere at once; or, where it stays, only this conversation ends."""
 
     reason: Text = ""
+    stays: bool = False
 
 
 ClusterMessage: TypeAlias = (
@@ -186,6 +208,7 @@ ClusterMessage: TypeAlias = (
     | PasscodeConfirm
     | Heartbeat
     | HeartbeatAck
+    | PathSignal
     | InferenceRequest
     | InferenceChunk
     | InferenceComplete
@@ -199,7 +222,27 @@ ClusterMessage: TypeAlias = (
     | ModelTransferRequest
     | ModelTransferChunk
     | ModelTransferComplete
+    | Received
     | Goodbye
 )
 
 CLUSTER_CODEC: Final[Codec[ClusterMessage]] = Codec(get_args(ClusterMessage))
+
+DELIVERED: Final = frozenset(
+    {
+        InferenceRequest,
+        InferenceChunk,
+        InferenceComplete,
+        InferenceError,
+        InferenceCancel,
+        LoadModel,
+        ModelLoaded,
+        ModelLoadError,
+        ModelQuery,
+        ModelQueryResponse,
+        ModelTransferRequest,
+        ModelTransferChunk,
+        ModelTransferComplete,
+    }
+)
+"""Kinds that are numbered between nodes that both know how; any other is about the conversation that it comes over."""

@@ -75,6 +75,9 @@ class RegisterAck(Message):
     ttl_seconds: Count
     binary: bool = False
     """Ours: the relay reads binary messages, and sends them."""
+    observed_host: Label | None = None
+    """Ours: the address that the node comes from, as the relay sees it; a relay that says so answers
+    `confirmAddress` too."""
 
 
 class DiscoverFilter(Message):
@@ -178,6 +181,21 @@ class RelayClose(_Passed):
     """This session is over."""
 
 
+class ConfirmAddress(Message):
+    """Ours: does the other side of this session come from `host`? What the asker has not guessed it does not learn."""
+
+    session_id: Token
+    host: Label
+
+
+class AddressConfirmed(Message):
+    """The answer to `confirmAddress`."""
+
+    session_id: Token
+    host: Label
+    is_seen: bool
+
+
 class PeerJoined(Message):
     """Deprecated: the deployed relay tells everybody of everybody."""
 
@@ -215,6 +233,8 @@ RelayMessage: TypeAlias = (
     | RelayReady
     | RelayData
     | RelayClose
+    | ConfirmAddress
+    | AddressConfirmed
     | PeerJoined
     | PeerLeft
     | Error

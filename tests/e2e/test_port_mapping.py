@@ -6,15 +6,16 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from teale_proto.contract import SECOND, Value
-from teale_proto.inputs import WAKE, Address
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import WAKE, Address, DatagramReceived
 from teale_proto.nat import nat_pmp
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.port_mapping import PortMapping
 from teale_proto.nat.port_mapping_values import (
     MappingUnwanted,
@@ -60,8 +61,9 @@ table inet filter {
 CONFIG = """
 ext_ifname=wan
 listening_ip=lan
-enable_natpmp=yes
-enable_upnp=no
+enable_natpmp=PCP
+enable_upnp=UPNP
+http_port=5000
 secure_mode=yes
 allow 1024-65535 10.77.0.0/24 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
@@ -75,7 +77,14 @@ upnp_nat_postrouting_chain=postrouting_miniupnpd
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Lan]:
-    """A client and a stranger with a router between them that runs miniupnpd."""
+    """A client and a stranger with a router between them that speaks PCP and NAT-PMP."""
+    with router(tmp_path) as lan:
+        yield lan
+
+
+@contextmanager
+def router(tmp_path: Path, *, upnp: bool = False) -> Iterator[Lan]:
+    """Make a client and a stranger with a router between them that runs miniupnpd: for PCP, or for UPnP alone."""
     if shutil.which("miniupnpd") is None or shutil.which("nft") is None:
         pytest.skip("needs miniupnpd and nft")
     with Lan("router", "client", "stranger") as lan:
@@ -88,13 +97,14 @@ def home(tmp_path: Path) -> Iterator[Lan]:
         run(lan, "router", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         run(lan, "router", "nft", "-f", "-", text=RULES)
         config = tmp_path / "miniupnpd.conf"
-        config.write_text(f"{CONFIG}\nlease_file={tmp_path}/leases\n")
+        said = CONFIG.replace("PCP", "no" if upnp else "yes").replace("UPNP", "yes" if upnp else "no")
+        config.write_text(f"{said}\nlease_file={tmp_path}/leases\n")
         command = (*lan.prefix("router"), "miniupnpd", "-d", "-f", str(config), "-P", str(tmp_path / "pid"))
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
             assert daemon.stderr is not None
             try:
                 for line in daemon.stderr:
-                    if "Listening for NAT-PMP/PCP" in line:
+                    if ("HTTP listening" if upnp else "Listening for NAT-PMP/PCP") in line:
                         break
                 else:
                     pytest.skip("this miniupnpd does not start with such a configuration")

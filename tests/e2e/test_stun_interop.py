@@ -63,6 +63,21 @@ def test_coturns_client_reads_our_answer() -> None:
     assert f"UDP reflexive addr: {FIRST}:" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [((), "The response is an error 420"), (("--stun-alternate", SECOND_HOST), "RFC 5780 response")],
+    ids=["one address", "two"],
+)
+def test_coturns_client_comes_to_an_end_when_it_wants_answers_at_other_ports(
+    options: tuple[str, ...], ending: str
+) -> None:
+    """It sends RESPONSE-PORT, and waits for ever for an answer, or a refusal, at that port."""
+    with relay("--port", "0", *options) as port:
+        said = output_of("turnutils_stunclient", "-f", "-p", str(port), FIRST)
+    assert f"UDP reflexive addr: {FIRST}:" in said
+    assert ending in said
+
+
 @pytest.mark.parametrize("padding", [(), ("-P",)], ids=["plain", "padded"])
 def test_coturns_discovery_of_mapping_and_filtering_works_with_us(padding: tuple[str, ...]) -> None:
     with relay("--port", "0", "--stun-alternate", SECOND_HOST) as port:
@@ -267,3 +282,32 @@ def two_addresses(lan: Lan) -> Any:
     return relay(
         *("--host", RELAY_FIRST, "--port", str(PORT), "--stun-alternate", RELAY_SECOND), prefix=lan.prefix("relay")
     )
+
+
+LIFETIME = f"""
+import json, trio
+from teale_io.nat_lifetime import Span, find_lifetime
+from teale_proto.inputs import Address
+
+async def main():
+    span = Span(500_000, 8_000_000, 1_000_000)
+    found = await find_lifetime({CLIENT!r}, Address({RELAY_FIRST!r}, {PORT}), tell=lambda _: None, span=span)
+    print(json.dumps([found.outcome.value, found.known.at_least / 1e6, (found.known.at_most or 0) / 1e6]))
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("kind", ["eim-apdf", "apdm-apdf"])
+def test_how_long_the_kernel_remembers_is_found_out(kind: str) -> None:
+    with behind(kind) as lan:
+        for which in ("udp_timeout", "udp_timeout_stream"):
+            run(lan, "router", "sysctl", "-qw", f"net.netfilter.nf_conntrack_{which}=4")
+        relay_options = ("--host", RELAY_FIRST, "--port", str(PORT))
+        with relay(*relay_options, prefix=lan.prefix("relay")):
+            outcome, at_least, at_most = json.loads(run(lan, "client", sys.executable, "-c", LIFETIME))
+    assert outcome == "found"
+    # The kernel clears away what is over about once a second, and sooner where somebody asks for it.
+    assert at_least <= 5.5
+    assert 3.5 <= at_most <= 6.5
+    assert at_most - at_least <= 1.1

@@ -6,6 +6,7 @@ import pytest
 
 from teale_proto.contacts import SERVICES_MAX
 from teale_proto.contract import SECOND
+from teale_proto.dialling import DIALS_MAX
 from teale_proto.effects import Connect, Path, ReportFinished, ReportRefusal, SendData
 from teale_proto.inputs import (
     Address,
@@ -18,7 +19,6 @@ from teale_proto.inputs import (
     ServiceRecord,
     Task,
 )
-from teale_proto.node import DIALS_MAX
 from teale_proto.peers import SETUP_TIMEOUT, STRANGERS_MAX
 from teale_proto.wire.framing import frame
 from tests.hostile.puppets import MALLORY, MARK, Do, Puppet, is_bounded, question, stranger

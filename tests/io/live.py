@@ -15,6 +15,7 @@ import trio.testing
 from teale_io.api import create_app, serve_api
 from teale_io.clock import unix_time_at_zero
 from teale_io.connections import Connections
+from teale_io.direct import DirectSockets
 from teale_io.inference.base import Backend, Changed, Emit, Usage
 from teale_io.inference.manager import BackendManager
 from teale_io.listener import Listener, bind
@@ -73,11 +74,13 @@ async def live_node(*backends: Backend, name: str = "alice", **settings: Any) ->
     listener = Listener(bind("127.0.0.1", 0), connections_max=16)
     with trio.fail_after(SAFETY_SECONDS):
         async with trio.open_nursery() as nursery:
+            direct = DirectSockets(runner.feed, identity)
             dialers: dict[type[Any], Any] = {Address: dial_tcp, WebSocketUrl: None}
             connections = Connections(feed=runner.feed, nursery=nursery, dialers=dialers)
             runner.perform_with(
                 {
                     **connections.performers,
+                    **direct.performers,
                     **live.performers,
                     StartGeneration: manager.start,
                     CancelGeneration: manager.cancel,
@@ -85,6 +88,7 @@ async def live_node(*backends: Backend, name: str = "alice", **settings: Any) ->
                 }
             )
             nursery.start_soon(runner.run)
+            await nursery.start(direct.run, connections)
             await nursery.start(manager.run)
             nursery.start_soon(serve_tcp, connections, listener)
             app = create_app(live, version="0")

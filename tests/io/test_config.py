@@ -259,6 +259,20 @@ def test_two_programs_that_set_different_keys_lose_neither(file: Path) -> None:
     assert (config.lan_port, config.api_port, config.queue_max) == (10, 10, 10)
 
 
+@pytest.mark.parametrize("server", ["stun.example.org", "192.0.2.1:3479", "2001:db8::1", "[2001:db8::1]:5"])
+def test_stun_servers_are_named_with_or_without_a_port(file: Path, server: str) -> None:
+    set_value(file, "wan_stun", [server])
+    assert load_config(file).wan_stun == (server,)
+    set_value(file, "wan_stun", [f'["{server}"]'])
+    assert load_config(file).wan_stun == (server,)
+
+
+@pytest.mark.parametrize("server", ["", "a:b", "a:0", "a:65536", "a:1:2", "u@a", "stun:a", "//a", "a/b", "a b", "a?b"])
+def test_what_names_no_stun_server_is_refused(file: Path, server: str) -> None:
+    refusal = refusal_of(file, f'wan_stun = ["{server}"]')
+    assert refusal.startswith("FILE, line 1: wan_stun must be HOST, HOST:PORT or [IPv6 address]:PORT, not")
+
+
 # The relay's token.
 
 TOKEN = "0123456789abcdef"

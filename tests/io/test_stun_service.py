@@ -20,9 +20,18 @@ from teale_io.stun_service import (
 )
 from teale_proto.contract import MILLISECOND, SECOND, Instant
 from teale_proto.errors import LocalError
-from teale_proto.inputs import WAKE, Address
-from teale_proto.nat.datagrams import DatagramReceived
-from teale_proto.nat.stun import Message, MessageClass, OtherAddress, ResponseOrigin, XorMappedAddress, decode, encode
+from teale_proto.inputs import WAKE, Address, DatagramReceived
+from teale_proto.nat.stun import (
+    ChangeRequest,
+    Message,
+    MessageClass,
+    OtherAddress,
+    ResponseOrigin,
+    ResponsePort,
+    XorMappedAddress,
+    decode,
+    encode,
+)
 from teale_proto.relay.limits import Flow
 
 from .journal import DEADLINE_SECONDS
@@ -128,6 +137,21 @@ def test_no_mixture_of_requests_gains_more_than_the_allowance(sent: list[tuple[b
         now += pause
         forger.send(data, now)
         assert forger.reached.get(VICTIM.host, 0) <= forger.spent + 200 + 16 * now // SECOND + 16
+
+
+def test_answers_at_other_ports_are_charged_to_the_address_that_they_go_to() -> None:
+    counted = service()
+    reached = spent = 0
+    for number in range(1000):
+        wanted = (ResponsePort(1024 + number), *((ChangeRequest(address=True, port=True),) if number % 2 else ()))
+        data = encode(Message(MessageClass.REQUEST, bytes(12), wanted))
+        spent += len(data)
+        for answer in counted.handle(DatagramReceived(SERVER, VICTIM, data), number * SECOND // 100):
+            assert answer.remote == Address(VICTIM.host, 1024 + number), "no other address"
+            reached += len(answer.data)
+    assert counted.addresses == 1
+    assert reached <= spent, "of all that a forger sends"
+    assert reached - spent <= 1024 + 16 * 10
 
 
 def test_a_response_is_never_answered_so_two_servers_cannot_be_set_on_each_other() -> None:

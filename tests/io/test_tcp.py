@@ -110,6 +110,23 @@ async def test_an_answer_to_unread_bytes_survives_our_close() -> None:
         await stream.aclose()
 
 
+async def test_connections_from_an_address_that_has_gone_end_at_once_and_no_others() -> None:
+    async with hosts() as nursery:
+        near, far = Host(nursery), Host(nursery)
+        near.do(Connect(1, far.listen()))
+        await near.journal.next(ConnectionOpened)
+        near.connections.break_from(["192.0.2.1"])
+        near.do(SendData(1, b"still there"))
+        accepted = await far.journal.next(ConnectionAccepted)
+        assert await far.journal.data(accepted.connection, 11) == b"still there"
+        near.connections.break_from(["127.0.0.1"])
+        closed = await near.journal.next(ConnectionClosed)
+        assert closed == ConnectionClosed(1, "this machine has lost the address that it came from")
+        await far.journal.next(ConnectionClosed)
+        near.connections.break_from(["127.0.0.1"])
+        assert near.journal.inputs == []
+
+
 async def test_a_reset_is_told_once() -> None:
     async with hosts() as nursery:
         host = Host(nursery)

@@ -9,9 +9,9 @@ import trio
 import trio.testing
 
 from teale_io.udp import DATAGRAM_BYTES_MAX, READS_PER_TURN, DatagramSockets
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError
-from teale_proto.inputs import Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 
 from .journal import DEADLINE_SECONDS
 

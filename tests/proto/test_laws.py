@@ -26,6 +26,7 @@ from teale_proto.inputs import (
     ConnectFailed,
     ConnectionAccepted,
     ConnectionClosed,
+    DatagramReceived,
     DataReceived,
     Failure,
     GenerationChunk,
@@ -38,14 +39,16 @@ from teale_proto.inputs import (
     Woken,
 )
 from teale_proto.nat.behaviour import DiscoveryStarted
-from teale_proto.nat.datagrams import DatagramReceived
+from teale_proto.nat.lifetime import LifetimeWanted
 from teale_proto.nat.port_mapping_values import MappingUnwanted, MappingWanted
 from teale_proto.secure.passcode import Passcode
 from teale_proto.wire.codec import Flavour
 from tests.proto.deployed import DeployedNode, DeployedRelay, OpenSession, Tell
 from tests.proto.nat.journals import (
     discovery,
+    lifetime,
     make_discovery,
+    make_lifetime_search,
     make_port_mapping,
     make_stun_server,
     port_mapping,
@@ -174,6 +177,11 @@ WITH_DATAGRAMS = {
         lambda: discovery()["client"],
         make_discovery,
         lambda core, fed: DiscoveryStarted() if core.deadline != NEVER else None,
+    ),
+    "lifetime search": Case(
+        lifetime,
+        make_lifetime_search,
+        lambda core, fed: LifetimeWanted() if core.deadline != NEVER else None,
     ),
     "STUN server": Case(lambda: discovery()["server"], make_stun_server, nothing),
     **{

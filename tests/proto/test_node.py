@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from teale_proto.absence import GRACE
 from teale_proto.asking import ASKS_MAX, ATTEMPTS_MAX, BODY_MAX, PATIENCE
 from teale_proto.contract import SECOND
 from teale_proto.effects import (
@@ -231,7 +232,11 @@ def test_a_request_that_takes_too_long_ends_and_stops_the_work() -> None:
 def test_an_asker_that_goes_away_stops_the_work() -> None:
     world = lan("a", "b", serving="b")
     world.feed("a", ask())
+    world.unreachable.update("ab")
     world.cut("a")
+    world.run_for(GRACE - 1)
+    assert world.node("b").status().running == 1, "it may come back"
+    world.run_for(1)
     assert world.of("b", CancelGeneration) == [CancelGeneration(1)]
     assert world.node("b").status().running == 0
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from teale_proto.absence import GRACE
 from teale_proto.contract import SECOND
 from teale_proto.effects import (
     Advertise,
@@ -60,6 +61,11 @@ def test_a_request_under_way_when_the_relay_dies_is_not_given_to_a_session_that_
     world = wan(*names, serving=names[1:])
     world.feed("a", ask())
     world.cut("relay.test", "relay crashed")
+    world.vanish("relay.test")
+    world.run_for(GRACE - SECOND)
+    assert len(world.of("a", ReportAttempt)) == 1
+    assert not world.of("a", ReportFailed), "they may all be back in a moment"
+    world.run_for(SECOND)
     assert len(world.of("a", ReportAttempt)) == 1
     [failed] = world.of("a", ReportFailed)
     assert failed.failure is Failure.UNAVAILABLE

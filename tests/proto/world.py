@@ -16,6 +16,7 @@ from teale_proto.effects import (
     CancelGeneration,
     CloseConnection,
     Connect,
+    DirectTarget,
     SendData,
     SendPing,
     SendText,
@@ -255,6 +256,9 @@ class World:
 
     def _connect(self, name: str, effect: Connect) -> None:
         target = effect.target
+        if isinstance(target, DirectTarget):
+            self._queue.append((name, ConnectFailed(effect.connection, "there are no direct paths here")))
+            return
         host = urlsplit(target.url).hostname or "" if isinstance(target, WebSocketUrl) else target.host
         if host not in self.cores or host in self.unreachable:
             self._queue.append((name, ConnectFailed(effect.connection, "connection refused")))

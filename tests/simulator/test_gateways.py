@@ -11,9 +11,8 @@ from simulator.net.nat import NatKind
 from simulator.rng import SplitMix64
 from simulator.world import World
 from teale_proto.contract import SECOND, Instant, Value
-from teale_proto.effects import Connect, SendData
-from teale_proto.inputs import Address, ConnectionOpened
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.effects import Connect, SendData, SendDatagram
+from teale_proto.inputs import Address, ConnectionOpened, DatagramReceived
 from teale_proto.nat.port_mapping import PortMapping
 from teale_proto.nat.port_mapping_values import MappingWanted, ReportPortMapped, Setting
 from tests.simulator.net.test_gateway import add

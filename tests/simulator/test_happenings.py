@@ -10,7 +10,7 @@ from simulator.net.nat import NatKind
 from simulator.net.network import RECORD_TTL, NetworkError
 from simulator.net.regions import Regions
 from teale_proto.contract import MILLISECOND, SECOND, Instant, Value
-from teale_proto.effects import Advertise, CloseConnection, Connect, SendData, WebSocketUrl
+from teale_proto.effects import Advertise, CloseConnection, Connect, SendData, SendDatagram, WebSocketUrl
 from teale_proto.inputs import (
     WAKE,
     Address,
@@ -22,7 +22,6 @@ from teale_proto.inputs import (
     ServiceLost,
     ServiceRecord,
 )
-from teale_proto.nat.datagrams import SendDatagram
 from teale_proto.node import Node, NodeConfig
 from tests.simulator.net.city import LINE, City, clear
 from tests.simulator.processes import printed

@@ -20,7 +20,7 @@ from teale_proto.effects import (
     ReportFinished,
 )
 from teale_proto.errors import LocalError
-from teale_proto.inputs import Failure, NodeId, Task
+from teale_proto.inputs import Address, Failure, NodeId, Task
 from teale_proto.status import Candidate, Explanation, ListedPeer, NodeStatus, PeerStatus
 from tests.io.status import BOB, CAROL, STATUS
 
@@ -92,6 +92,7 @@ class ScriptedService:
     def __init__(self, *script: Step) -> None:
         self.script = script
         self.asked: list[Asked] = []
+        self.connected: list[tuple[NodeId, tuple[Address, ...]]] = []
         self.entered = trio.Event()
         self.left = trio.Event()
         self.stopped = trio.Event()
@@ -137,6 +138,11 @@ class ScriptedService:
         for follower in self.followers:
             for report in reports:
                 follower.send_nowait(report)
+
+    def connect(self, node: NodeId, addresses: tuple[Address, ...]) -> None:
+        if self.stopping:
+            raise LocalError("the node is stopping")
+        self.connected.append((node, addresses))
 
     def stop(self) -> None:
         self.stopped.set()

@@ -19,10 +19,9 @@ from teale_io.cli.checkup_network import ServerOption, findings, save, servers_o
 from teale_io.config import Config
 from teale_io.netcheck import Family, Netcheck, Server, default_gateway
 from teale_proto.contract import SECOND
-from teale_proto.inputs import Address
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat import pcp
 from teale_proto.nat.behaviour import Retransmission
-from teale_proto.nat.datagrams import DatagramReceived
 from teale_proto.nat.kinds import Behaviour, Filtering, Hairpinning, Mapping
 from teale_proto.nat.port_mapping_values import (
     Protocol,
@@ -360,7 +359,10 @@ def test_the_relay_is_asked_first_and_nobody_who_was_not_named() -> None:
     named = (Server("stun.example.com"), Server("relay.example.com", 443))
     assert servers_of(Config(), ()) == ()
     wan = Config(wan_enabled=True, wan_relay_url="wss://relay.example.com/ws")
-    assert servers_of(wan, named) == (Server("relay.example.com", 443), Server("stun.example.com"))
+    relays = (Server("relay.example.com", 443), Server("relay.example.com", 3478))
+    assert servers_of(wan, named) == (*relays, Server("stun.example.com"))
+    of_ours = Config(wan_enabled=True, wan_relay_url="wss://relay.example.com/ws", wan_stun=("192.0.2.1:7",))
+    assert servers_of(of_ours, ()) == (Server("192.0.2.1", 7), *relays)
 
 
 # The profile.

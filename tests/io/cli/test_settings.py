@@ -164,6 +164,7 @@ _STRINGS: dict[str, SearchStrategy[Any]] = {
     "lan_interfaces": st.lists(_LINE, max_size=4),
     "wan_relay_url": _urls("ws", "wss"),
     "api_host": _IP | st.just("localhost"),
+    "wan_stun": st.lists(st.builds("{}{}".format, _HOST, st.sampled_from(["", ":1", ":65535"])), max_size=4),
     "wan_relay_ca": _LINE.map(lambda name: "/etc/" + name) | st.just(""),
     "wan_relay_token": st.from_regex(r"\A[a-zA-Z0-9._~+/-]{16,40}=?\Z") | st.just(""),
     "gguf_models": st.lists(_LINE.map(lambda name: "/models/" + name), max_size=4),
@@ -173,6 +174,7 @@ _STRINGS: dict[str, SearchStrategy[Any]] = {
 
 _RANGES = {
     "lan_port": (0, 65_535),
+    "wan_udp_port": (0, 65_535),
     "api_port": (0, 65_535),
     "max_concurrent_requests": (1, 1024),
     "queue_max": (1, 65_536),

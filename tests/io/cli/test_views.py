@@ -12,9 +12,9 @@ from teale_io.cli.app import App
 from teale_io.cli.main import teale
 from teale_io.paths import Paths, Runtime, read_runtime, write_runtime
 from teale_proto.contract import Value
-from teale_proto.effects import Path, RelayState
+from teale_proto.effects import Path, PeerState, RelayState
 from teale_proto.inputs import NodeId
-from teale_proto.status import Explanation
+from teale_proto.status import Explanation, PathStatus
 from tests.io.cli.conftest import Teale
 from tests.io.cli.fake_node import ROUTE, STATUS, FakeNode, peer
 from tests.io.status import ALICE, BOB, CAROL, DAVE
@@ -104,6 +104,29 @@ def test_peers_can_be_those_of_one_network(
 
 def test_both_options_are_all_peers(teale_command: Teale, node: FakeNode) -> None:
     assert teale_command("peers", "--lan", "--wan").out == teale_command("peers").out
+
+
+def test_peers_can_be_asked_which_paths_there_are_and_why(teale_command: Teale, node: FakeNode) -> None:
+    paths = (
+        PathStatus(Path.DIRECT, "198.51.100.7:4242", PeerState.CONNECTED, 21.34),
+        PathStatus(Path.RELAY, "", PeerState.DEGRADED, None),
+    )
+    far = msgspec.structs.replace(
+        peer(BOB, "bob", Path.DIRECT, "tiny"), path_reason="direct: their mapping is endpoint-independent", paths=paths
+    )
+    node.answer_json("/api/peers", {"connected": [far, peer(CAROL, "carol", Path.LAN)], "listed": []})
+    out = teale_command("peers", "--explain").out
+    assert out.startswith(teale_command("peers").out)
+    assert out.splitlines()[-6:] == [
+        "",
+        "bob (b2b2b2b2b2b2b2b2): direct: their mapping is endpoint-independent",
+        "  direct, connected, 198.51.100.7:4242, 21.3 ms",
+        "  relay, degraded",
+        "",
+        "carol (c3c3c3c3c3c3c3c3): over lan",
+    ]
+    assert "bob" in teale_command("peers", "--wan").out
+    assert "bob" not in teale_command("peers", "--lan").out
 
 
 def test_no_peers_are_a_sentence(teale_command: Teale, node: FakeNode) -> None:

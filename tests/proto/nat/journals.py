@@ -11,10 +11,12 @@ from simulator.net.gateway import Gateway, Services
 from simulator.net.nat import Nat, NatKind, Packet
 from simulator.rng import stream
 from teale_proto.contract import MILLISECOND, SECOND, Core, Duration, Instant, Value
-from teale_proto.inputs import WAKE, Address
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import WAKE, Address, DatagramReceived
 from teale_proto.nat.behaviour import BehaviourDiscovery, DiscoveryStarted, Setting
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.kinds import Filtering, Mapping
+from teale_proto.nat.lifetime import LifetimeSearch, LifetimeWanted
+from teale_proto.nat.lifetime import Setting as LifetimeSetting
 from teale_proto.nat.port_mapping import PortMapping
 from teale_proto.nat.port_mapping_values import MappingUnwanted, MappingWanted
 from teale_proto.nat.port_mapping_values import Setting as PortSetting
@@ -36,11 +38,12 @@ OWN = "10.0.1.1"
 class Line:
     """A client and a server, a NAT between them or not, and a journal of each."""
 
-    def __init__(self, client: AnyCore, server: AnyCore, nat: Nat | None = None) -> None:
+    def __init__(self, client: AnyCore, server: AnyCore, nat: Nat | None = None, *, loss: float = LOSS) -> None:
         self.cores = {"client": client, "server": server}
         self.journals: dict[str, list[Entry]] = {"client": [], "server": []}
         self.now: Instant = 0
         self._nat = nat
+        self._loss = loss
         self._rng = stream(SEED, "line", "loss")
         self._flying: list[tuple[Instant, str, DatagramReceived]] = []
 
@@ -48,7 +51,7 @@ class Line:
         effects = self.cores[name].handle(event, self.now)
         self.journals[name].append((self.now, event, effects))
         for effect in effects:
-            if isinstance(effect, SendDatagram) and self._rng.random() >= LOSS:
+            if isinstance(effect, SendDatagram) and self._rng.random() >= self._loss:
                 self._carry(name, effect)
 
     def run(self, duration: Duration) -> None:
@@ -85,6 +88,12 @@ def make_discovery() -> BehaviourDiscovery:
     return BehaviourDiscovery(Setting(SOCKET, PRIMARY), stream(SEED, "discovery", "core"))
 
 
+def make_lifetime_search() -> LifetimeSearch:
+    """Return the core that found out twice how long a mapping lives."""
+    setting = LifetimeSetting(SOCKET, Address(SOCKET.host, SOCKET.port + 1), PRIMARY)
+    return LifetimeSearch(setting, stream(SEED, "lifetime", "core"))
+
+
 def make_stun_server() -> StunServer:
     """Return the core that it asked."""
     return StunServer(PRIMARY, ALTERNATE)
@@ -103,6 +112,17 @@ def discovery() -> dict[str, Sequence[Entry]]:
         line.feed("client", DiscoveryStarted())
         line.run(200 * SECOND)
     return dict(line.journals)
+
+
+@cache
+def lifetime() -> Sequence[Entry]:
+    """Return the journal of a host that found out twice how long a NAT remembers."""
+    nat = Nat(HARD, [OUTSIDE], stream(SEED, "nat", "nat"))
+    line = Line(make_lifetime_search(), StunServer(PRIMARY), nat)
+    for _ in range(2):
+        line.feed("client", LifetimeWanted())
+        line.run(3600 * SECOND)
+    return line.journals["client"]
 
 
 @cache

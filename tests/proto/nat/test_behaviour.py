@@ -6,8 +6,9 @@ from random import Random
 import pytest
 
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Instant
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError
-from teale_proto.inputs import WAKE, Address
+from teale_proto.inputs import WAKE, Address, DatagramReceived
 from teale_proto.nat.behaviour import (
     REFUSED,
     SILENT,
@@ -25,7 +26,6 @@ from teale_proto.nat.behaviour import (
     origin,
     target,
 )
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.kinds import Behaviour, Filtering, Hairpinning, Mapping
 from teale_proto.nat.stun import (
     Attribute,

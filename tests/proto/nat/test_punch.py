@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from simulator.rng import SplitMix64
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Duration, Instant, Value
+from teale_proto.effects import CloseSockets, OpenSockets, SendDatagram
 from teale_proto.errors import LocalError
-from teale_proto.inputs import WAKE, Address
+from teale_proto.inputs import WAKE, Address, DatagramReceived, SocketsOpened
 from teale_proto.nat.allocation import Allocation, Pattern
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.kinds import Behaviour, Filtering, Mapping
 from teale_proto.nat.probe import OPENER, SIZES, Probe, ProbeKeys, ProbeKind, TakenOnce
 from teale_proto.nat.punch import Punch, PunchSetting
@@ -27,9 +27,7 @@ from teale_proto.nat.punch_messages import (
     Accept,
     Begin,
     Candidate,
-    CloseSockets,
     Opened,
-    OpenSockets,
     Propose,
     PunchCancelled,
     PunchInput,
@@ -38,7 +36,6 @@ from teale_proto.nat.punch_messages import (
     ReportRelayed,
     SendSignal,
     SignalReceived,
-    SocketsOpened,
 )
 from teale_proto.nat.punch_states import ON, PunchState
 from teale_proto.nat.race import HEARD_MAX, PAIRS_MAX

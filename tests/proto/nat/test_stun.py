@@ -21,6 +21,7 @@ from teale_proto.nat.stun import (
     OtherAddress,
     Padding,
     ResponseOrigin,
+    ResponsePort,
     Software,
     Unknown,
     UnknownAttributes,
@@ -68,11 +69,12 @@ VECTORS = [REQUEST, IPV4_RESPONSE, IPV6_RESPONSE, LONG_TERM_REQUEST]
 
 addresses = st.builds(lambda ip, port: Address(str(ip), port), st.ip_addresses(), st.integers(0, 0xFFFF))
 texts = st.text(max_size=100).filter(lambda text: len(text.encode()) <= TEXT_BYTES_MAX)
-unknown_types = st.sampled_from([0x0002, 0x0024, 0x0027, 0x8029, 0x7FFF, 0xFFFF])
+unknown_types = st.sampled_from([0x0002, 0x0024, 0x0028, 0x8029, 0x7FFF, 0xFFFF])
 attributes: st.SearchStrategy[Attribute] = st.one_of(
     *(st.builds(kind, addresses) for kind in (MappedAddress, XorMappedAddress, ResponseOrigin, OtherAddress)),
     st.builds(ChangeRequest, st.booleans(), st.booleans()),
     st.builds(Padding, st.integers(0, 1600)),
+    st.builds(ResponsePort, st.integers(0, 0xFFFF)),
     st.builds(ErrorCode, st.integers(300, 699), texts),
     st.builds(UnknownAttributes, st.lists(st.integers(0, 0xFFFF), max_size=9).map(tuple)),
     st.builds(Software, texts),
@@ -151,6 +153,7 @@ def test_a_plain_binding_request_is_twenty_bytes() -> None:
         (ErrorCode(420, "no"), "00090006" + "000004146e6f0000"),
         (UnknownAttributes((3, 0x27, 0x7FFF)), "000a0006" + "000300277fff0000"),
         (Padding(5), "00260005" + "00" * 8),
+        (ResponsePort(0x1234), "00270004" + "12340000"),
         (Software("x"), "80220001" + "78000000"),
         (ResponseOrigin(Address("::1", 1)), "802b0014" + "00020001" + "00" * 15 + "01"),
         (OtherAddress(Address("198.51.100.1", 3479)), "802c0008" + "00010d97c6336401"),
@@ -278,3 +281,12 @@ def test_of_a_repeated_attribute_the_first_counts() -> None:
 def test_what_nobody_could_decode_is_not_encoded(message: Message) -> None:
     with pytest.raises(LocalError):
         encode(message)
+
+
+def test_a_port_to_answer_to_may_have_its_padding_counted_or_not() -> None:
+    header = bytes.fromhex("000100082112a442") + TRANSACTION
+    assert decode(header + bytes.fromhex("0027000212340000")).get(ResponsePort) == ResponsePort(0x1234)
+    with pytest.raises(PeerError, match="RESPONSE-PORT"):
+        decode(header + bytes.fromhex("0027000312340000"))
+    with pytest.raises(LocalError, match="16 bits"):
+        encode(a_request(ResponsePort(65536)))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teale_proto.inputs import Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat.stun import MAGIC_COOKIE
 from teale_proto.nat.stun_classic import answer
 

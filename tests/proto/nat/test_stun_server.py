@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teale_proto.contract import NEVER
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import LocalError
-from teale_proto.inputs import WAKE, Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import WAKE, Address, DatagramReceived
 from teale_proto.nat.stun import (
     Attribute,
     ChangeRequest,
@@ -18,6 +18,7 @@ from teale_proto.nat.stun import (
     OtherAddress,
     Padding,
     ResponseOrigin,
+    ResponsePort,
     Software,
     Unknown,
     UnknownAttributes,
@@ -99,9 +100,9 @@ def test_two_endpoints_that_share_something_are_no_alternates(alternate: Address
 
 
 def test_attributes_that_must_be_understood_and_are_not_are_named() -> None:
-    response_port, priority, optional = Unknown(0x0027, b"\0\1\0\0"), Unknown(0x0024, b"\0" * 4), Unknown(0x8029, b"")
-    answer = decode(ask(StunServer(PRIMARY, ALTERNATE), response_port, optional, priority).data)
-    assert answer.get(UnknownAttributes) == UnknownAttributes((0x0027, 0x0024))
+    future, priority, optional = Unknown(0x0028, b"\0\1\0\0"), Unknown(0x0024, b"\0" * 4), Unknown(0x8029, b"")
+    answer = decode(ask(StunServer(PRIMARY, ALTERNATE), future, optional, priority).data)
+    assert answer.get(UnknownAttributes) == UnknownAttributes((0x0028, 0x0024))
     assert decode(ask(StunServer(PRIMARY), optional).data).message_class is MessageClass.SUCCESS
 
 
@@ -137,6 +138,33 @@ def test_padding_is_answered_by_no_more_padding_than_was_sent() -> None:
     server = StunServer(PRIMARY)
     assert decode(ask(server, Padding(1000)).data).get(Padding) == Padding(1000)
     assert decode(ask(server, Padding(9000)).data).get(Padding) == Padding(PADDING_BYTES_MAX)
+
+
+@pytest.mark.parametrize("other", [None, ALTERNATE])
+def test_an_answer_goes_to_another_port_of_whoever_asks_where_it_is_wanted_there(other: Address | None) -> None:
+    """RFC 5780, section 7.5."""
+    request = encode(a_request(ResponsePort(7000)))
+    (answer,) = StunServer(PRIMARY, other).handle(DatagramReceived(PRIMARY, CLIENT, request), 0)
+    assert (answer.local, answer.remote) == (PRIMARY, Address(CLIENT.host, 7000))
+    assert decode(answer.data).get(XorMappedAddress) == XorMappedAddress(CLIENT)
+
+
+def test_where_to_answer_from_and_to_can_be_asked_for_at_once() -> None:
+    request = encode(a_request(ResponsePort(7000), CHANGES["both"] or Software("")))
+    (answer,) = StunServer(PRIMARY, ALTERNATE).handle(DatagramReceived(PRIMARY, CLIENT, request), 0)
+    assert (answer.local, answer.remote) == (ALTERNATE, Address(CLIENT.host, 7000))
+
+
+def test_a_refusal_goes_where_the_answer_would_have_gone() -> None:
+    request = encode(a_request(ResponsePort(7000), ChangeRequest(address=True, port=True)))
+    (answer,) = StunServer(PRIMARY).handle(DatagramReceived(PRIMARY, CLIENT, request), 0)
+    assert (answer.local, answer.remote) == (PRIMARY, Address(CLIENT.host, 7000))
+    assert decode(answer.data).get(UnknownAttributes) == UnknownAttributes((3,))
+
+
+@pytest.mark.parametrize("wrong", [(ResponsePort(0),), (ResponsePort(7000), Padding(10))])
+def test_a_port_that_is_none_and_one_beside_padding_are_refused_to_whoever_asked(wrong: tuple[Attribute, ...]) -> None:
+    assert decode(ask(StunServer(PRIMARY), *wrong).data).get(ErrorCode) == ErrorCode(400, "Bad Request")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.proto.relay.relays import (
     HOST,
     LEGACY,
     MALLORY,
+    REMOTE,
     ClientNode,
     RawNode,
     Relay,
@@ -33,7 +34,7 @@ def test_a_client_proves_its_key_and_is_registered(config: RelayServerConfig) ->
     relay = Relay(config)
     alice = relay.client(ALICE)
     assert alice.states == ["connecting", "registering", "connected"]
-    assert alice.take_news() == [Registered()]
+    assert alice.take_news() == [Registered(REMOTE.host)]
     assert [listing.proved for listing in relay.server.listings()] == [True]
 
 

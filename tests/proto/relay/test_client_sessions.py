@@ -8,6 +8,7 @@ from teale_proto.errors import LocalError
 from teale_proto.inputs import NodeId, StopRequested
 from teale_proto.relay.client import (
     DATA_BYTES_MAX,
+    AddressVouched,
     PeersListed,
     Refused,
     Registered,
@@ -21,14 +22,14 @@ from teale_proto.relay.client import (
 from teale_proto.wire.binary import encode_binary
 from teale_proto.wire.codec import Flavour
 from teale_proto.wire.relay import PEER_NOT_FOUND, Candidate, IceCandidate, RelayClose, RelayData, RelayOpen, RelayReady
-from tests.proto.relay.relays import ALICE, BOB, CAROL, ClientNode, Relay, identity
+from tests.proto.relay.relays import ALICE, BOB, CAROL, REMOTE, ClientNode, Relay, identity
 from tests.proto.relay.scripted import connected
 
 
 def pair() -> tuple[Relay, ClientNode, ClientNode]:
     relay = Relay()
     alice, bob = relay.client(ALICE, seed=1), relay.client(BOB, seed=2)
-    assert alice.take_news() == bob.take_news() == [Registered()]
+    assert alice.take_news() == bob.take_news() == [Registered(REMOTE.host)]
     return relay, alice, bob
 
 
@@ -240,6 +241,21 @@ def test_one_peer_opens_so_many_sessions_and_no_more() -> None:
     # It does not keep Alice from opening her own, nor others from reaching her.
     session = open_session(relay, alice, BOB.node_id)
     assert alice.take_news() == [SessionOpened(session, BOB.node_id, initiator=True)]
+
+
+def test_the_relay_tells_whether_it_sees_the_other_side_where_it_says_that_it_is() -> None:
+    relay, alice, bob, session = opened()
+    for host, is_seen in ((REMOTE.host, True), ("203.0.113.99", False)):
+        assert alice.client.confirm_address(session, host, alice.effects)
+        alice.carry_out()
+        assert alice.take_news() == [AddressVouched(session, host, is_seen)]
+    assert not bob.take_news()
+    # Of a session that is somebody else's nothing is confirmed.
+    carol = relay.client(CAROL, seed=3)
+    carol.take_news()
+    assert carol.client.confirm_address(session, REMOTE.host, carol.effects)
+    carol.carry_out()
+    assert carol.take_news() == [AddressVouched(session, REMOTE.host, is_seen=False)]
 
 
 def test_signals_arrive() -> None:

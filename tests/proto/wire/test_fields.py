@@ -96,11 +96,11 @@ def test_dates_count_from_2001() -> None:
 
 KINDS = """
 register registerAck discover discoverResponse offer answer iceCandidate relayOpen relayReady relayClose relayData
-peerJoined peerLeft error registerChallenge registerProof
-hello helloAck passcodeStart passcodeConfirm heartbeat heartbeatAck inferenceRequest inferenceChunk inferenceComplete
-inferenceError inferenceCancel
+confirmAddress addressConfirmed peerJoined peerLeft error registerChallenge registerProof
+hello helloAck passcodeStart passcodeConfirm heartbeat heartbeatAck pathSignal inferenceRequest inferenceChunk
+inferenceComplete inferenceError inferenceCancel
 loadModel modelLoaded modelLoadError modelQuery modelQueryResponse modelTransferRequest modelTransferChunk
-modelTransferComplete goodbye
+modelTransferComplete received goodbye
 """
 
 

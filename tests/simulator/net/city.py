@@ -6,9 +6,8 @@ from simulator.net.regions import NOWHERE, Regions
 from simulator.net.site import Site
 from simulator.world import World
 from teale_proto.contract import SECOND, Instant, Value
-from teale_proto.effects import Connect, SendData, SendPing
-from teale_proto.inputs import Address, ConnectionAccepted, ConnectionOpened
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.effects import Connect, SendData, SendDatagram, SendPing
+from teale_proto.inputs import Address, ConnectionAccepted, ConnectionOpened, DatagramReceived
 from tests.simulator.toys import Diary, Order, obey
 
 LINE = Link(latency=10_000)

@@ -10,8 +10,8 @@ from simulator.engine import Engine
 from simulator.net.datagrams import HOME, DatagramHost, Internet, Realm, Uplink
 from simulator.net.nat import NatKind
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Instant, Value
-from teale_proto.inputs import Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat.kinds import Filtering, Hairpinning
 from tests.simulator.toys import Diary
 

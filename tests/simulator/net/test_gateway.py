@@ -13,10 +13,9 @@ from simulator.net.gateway import CONNECTIONS_MAX, Gateway, Services
 from simulator.net.nat import Nat, NatKind, Packet, Pooling
 from simulator.rng import stream
 from teale_proto.contract import SECOND, Instant, Value
-from teale_proto.effects import CloseConnection, SendData
-from teale_proto.inputs import Address, ConnectionAccepted, ConnectionClosed, DataReceived
+from teale_proto.effects import CloseConnection, SendData, SendDatagram
+from teale_proto.inputs import Address, ConnectionAccepted, ConnectionClosed, DatagramReceived, DataReceived
 from teale_proto.nat import nat_pmp, pcp
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 
 OUTSIDE = "203.0.113.1"
 INSIDE = Address("10.0.0.2", 40000)

@@ -12,9 +12,9 @@ import pytest
 from simulator.net.datagrams import DatagramHost, Realm, Uplink
 from simulator.net.nat import Allocation, NatKind
 from teale_proto.contract import MILLISECOND, NEVER, SECOND, Instant, Value
+from teale_proto.effects import SendDatagram
 from teale_proto.errors import PeerError
-from teale_proto.inputs import Address
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat.kinds import Filtering, Hairpinning, Mapping
 from teale_proto.nat.stun import Message, MessageClass, XorMappedAddress, decode, encode
 from tests.simulator.net.nat_world import LINE, PORT, PRIMARY, NatWorld

@@ -13,9 +13,9 @@ from simulator.net.datagrams import Uplink as Link
 from simulator.net.gateway import Services, attach_gateway
 from simulator.net.nat import Allocation, NatKind
 from teale_proto.contract import MILLISECOND, SECOND, Duration, Instant, Value
-from teale_proto.inputs import Address
+from teale_proto.effects import SendDatagram
+from teale_proto.inputs import Address, DatagramReceived
 from teale_proto.nat import pcp
-from teale_proto.nat.datagrams import DatagramReceived, SendDatagram
 from teale_proto.nat.kinds import Filtering, Mapping
 from teale_proto.nat.port_mapping import PortMapping
 from teale_proto.nat.port_mapping_values import (

@@ -7,7 +7,7 @@ from simulator.net.link import Link
 from simulator.net.nat import FIREWALL, NatKind
 from simulator.net.network import INTERNET, NetworkError
 from teale_proto.contract import MILLISECOND, SECOND
-from teale_proto.effects import Advertise, Connect, WebSocketUrl
+from teale_proto.effects import Advertise, Connect, SendDatagram, WebSocketUrl
 from teale_proto.inputs import (
     Address,
     ConnectFailed,
@@ -17,7 +17,6 @@ from teale_proto.inputs import (
     ServiceFound,
     ServiceRecord,
 )
-from teale_proto.nat.datagrams import SendDatagram
 from teale_proto.nat.kinds import Filtering
 from tests.simulator.net.city import LINE, City, clear
 from tests.simulator.toys import Diary

@@ -26,8 +26,8 @@ from simulator.scenario import Scenario
 from simulator.spec.access import CARRIER_GRADE
 from simulator.world import World
 from teale_proto.contract import NEVER, SECOND, Instant, Value
+from teale_proto.effects import SendDatagram
 from teale_proto.inputs import WAKE, Address
-from teale_proto.nat.datagrams import SendDatagram
 from teale_proto.nat.kinds import Filtering
 from tests.simulator.results.captures import packets
 

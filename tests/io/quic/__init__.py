@@ -1,0 +1,1 @@
+"""Tests of QUIC over real sockets on loopback."""

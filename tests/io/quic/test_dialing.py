@@ -1,0 +1,139 @@
+"""QUIC streams as connections of a core: what `Connections` makes of them."""
+
+from typing import Any
+
+import trio
+import trio.testing
+
+from teale_io.connections import Connections, Opened
+from teale_io.quic.connection import QuicConnection
+from teale_io.quic.dialing import QuicStreams
+from teale_io.quic.endpoint import Endpoint
+from teale_io.quic.stack import Stack
+from teale_io.quic.udp import bind_udp
+from teale_io.runner import Runner
+from teale_proto.effects import CloseConnection, Connect, DirectTarget, SendData
+from teale_proto.inputs import Address, ConnectFailed, ConnectionAccepted, ConnectionClosed, ConnectionOpened
+from teale_proto.secure.identity import Identity
+
+from ..journal import Do, Effect, Journal
+from .pair import ALICE, BOB, CAROL, PATTERN, sides
+
+
+class Node:
+    """A journal with QUIC around it."""
+
+    def __init__(self, nursery: trio.Nursery, identity: Identity, stack: Stack, *, streams_max: int = 8) -> None:
+        self.journal = Journal()
+        self._runner: Runner[Any, Any] = Runner(self.journal, Effect.__args__)
+        self.endpoint = Endpoint(bind_udp("127.0.0.1", 0), identity, on_accept=self._accept, stack=stack)
+        self.connections = Connections(
+            feed=self._runner.feed,
+            nursery=nursery,
+            dialers={DirectTarget: self._dial},
+        )
+        self._streams = QuicStreams(self.connections, streams_max=streams_max)
+        self._runner.perform_with(self.connections.performers)
+        nursery.start_soon(self._runner.run)
+        nursery.start_soon(self.endpoint.run)
+
+    async def _dial(self, target: DirectTarget) -> Opened:
+        return await self._streams.dial(self.endpoint, target.local, target.node, target.remote)
+
+    def _accept(self, connection: QuicConnection) -> None:
+        self._streams.serve(connection, self.endpoint.local)
+
+    def do(self, *effects: Any) -> None:
+        self._runner.feed(Do(*effects))
+
+    def dial(self, number: int, other: "Node", who: Identity) -> None:
+        self.do(Connect(number, DirectTarget(who.node_id, self.endpoint.local, other.endpoint.local)))
+
+
+async def test_a_core_talks_over_quic_as_over_tcp(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack)
+        alice.dial(1, bob, BOB)
+        assert await alice.journal.next(ConnectionOpened) == ConnectionOpened(1)
+        alice.do(SendData(1, b"urgent"), SendData(1, PATTERN, bulk=True))
+        accepted = await bob.journal.next(ConnectionAccepted)
+        assert accepted.remote == alice.endpoint.local
+        assert accepted.local == bob.endpoint.local
+        assert accepted.direct
+        assert await bob.journal.data(accepted.connection, 6 + len(PATTERN)) == b"urgent" + PATTERN
+        bob.do(SendData(accepted.connection, b"the answer"))
+        assert await alice.journal.data(1, 10) == b"the answer"
+
+
+async def test_what_was_sent_before_a_close_arrives_and_the_connection_goes_with_its_last_stream(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack)
+        accepted = []
+        for number in (1, 3):
+            alice.dial(number, bob, BOB)
+            await alice.journal.next(ConnectionOpened)
+            alice.do(SendData(number, b"hello"))
+            accepted.append((await bob.journal.next(ConnectionAccepted)).connection)
+            assert await bob.journal.data(accepted[-1], 5) == b"hello"
+        first, second = accepted
+        connection = alice.endpoint.connection_to(BOB.node_id)
+        assert connection is not None
+        assert connection.info.streams == 2
+        alice.do(SendData(1, PATTERN), CloseConnection(1, "done"))
+        assert await bob.journal.data(first, len(PATTERN)) == PATTERN
+        assert (await bob.journal.next(ConnectionClosed)).connection == first
+        assert connection.is_live
+        alice.do(CloseConnection(3, "done"))
+        assert (await bob.journal.next(ConnectionClosed)).connection == second
+        await connection.wait_closed()
+
+
+async def test_another_node_than_the_dialled_one_is_a_failed_dial(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, carol = Node(nursery, ALICE, stack), Node(nursery, CAROL, stack)
+        alice.dial(1, carol, BOB)
+        failed = await alice.journal.next(ConnectFailed)
+        assert failed == ConnectFailed(1, "another node than the one that was dialled answered")
+
+
+async def test_the_end_of_the_other_endpoint_is_told_once(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack)
+        alice.dial(1, bob, BOB)
+        await alice.journal.next(ConnectionOpened)
+        alice.do(SendData(1, b"hello"))
+        await bob.journal.next(ConnectionAccepted)
+        accepted = bob.endpoint.connection_to(ALICE.node_id)
+        assert accepted is not None
+        accepted.close(0, "bob has to go")
+        assert (await alice.journal.next(ConnectionClosed)).connection == 1
+        assert [event for event in alice.journal.inputs if isinstance(event, ConnectionClosed)] == []
+
+
+async def test_more_streams_than_there_is_room_for_are_refused_and_the_others_live(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack, streams_max=1)
+        alice.dial(1, bob, BOB)
+        await alice.journal.next(ConnectionOpened)
+        alice.do(SendData(1, b"first"))
+        first = (await bob.journal.next(ConnectionAccepted)).connection
+        alice.dial(3, bob, BOB)
+        await alice.journal.next(ConnectionOpened)
+        alice.do(SendData(3, b"second"))
+        assert (await alice.journal.next(ConnectionClosed)).connection == 3
+        bob.do(SendData(first, b"still here"))
+        assert await alice.journal.data(1, 10) == b"still here"
+
+
+async def test_a_dial_that_is_called_off_leaves_no_connection_behind(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, silent = Node(nursery, ALICE, stack), bind_udp("127.0.0.1", 0)
+        with silent:
+            where = Address(*silent.getsockname())
+            alice.do(Connect(1, DirectTarget(BOB.node_id, alice.endpoint.local, where)))
+            connection = None
+            while connection is None:
+                await trio.testing.wait_all_tasks_blocked()
+                connection = alice.endpoint.connection_to(BOB.node_id)
+            alice.do(CloseConnection(1, "no longer wanted"))
+            await connection.wait_closed()
