@@ -35,7 +35,6 @@ class Dialling:
         contacts: Contacts,
         peers: Peers,
         door: Door,
-        *,
         timers: Timers[Any],
         connection_ids: Iterator[ConnectionId],
     ) -> None:

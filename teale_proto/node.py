@@ -2,8 +2,8 @@
 
 `Contacts` knows whom one could talk to, `Dialling` calls those on the LAN, `Peers` talks, `RelayClient` keeps the way
 through the relay open, `Seeking` asks it for nodes, `DirectPaths` looks for a way without it, and `Exchange` holds the
-requests of this machine and its work for all. What one of them reports, the node translates into what another must do.
-It decides nothing that a child or a pure function could decide.
+requests of this machine and its work for all. What one of them reports, the node translates into what another must
+do. It decides nothing that a child or a pure function could decide.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -131,12 +131,7 @@ class Node:
             suite=suite,
         )
         self._dialling = Dialling(
-            identity.node_id,
-            self._contacts,
-            self._peers,
-            self._door,
-            timers=self._timers,
-            connection_ids=self._connection_ids,
+            identity.node_id, self._contacts, self._peers, self._door, self._timers, self._connection_ids
         )
         self._relay = self._make_relay_client() if config.wan_enabled else None
         self._seeking = None if self._relay is None else Seeking(self._relay, self._timers, rng)
@@ -466,6 +461,8 @@ class Node:
     def _on_udp(self, event: NetworkChanged | DatagramReceived | SocketsOpened, now: Instant, out: NodeOut) -> None:
         if self._is_running:
             self._direct.udp(event, now, out)
+            if isinstance(event, NetworkChanged) and event.sockets and self._relay is not None:
+                self._relay.network_changed(now, out)
 
     def _on_path_signal(self, told: Told, message: PathSignal, now: Instant, out: NodeOut) -> None:
         try:

@@ -186,8 +186,11 @@ class Traversal:
         round_ = self._rounds.get(node)
         if round_ is None:
             return ""
-        if round_.plan is not None and round_.stage in (Stage.OPEN, Stage.RESTING):
-            return round_.plan.reason
+        plan = round_.plan
+        if plan is not None and round_.stage is Stage.RESTING and plan.kind is not PlanKind.RELAY:
+            return f"relayed: no path has opened yet, although it could be; the last plan was: {plan.reason}"
+        if plan is not None and round_.stage in (Stage.OPEN, Stage.RESTING):
+            return plan.reason
         return round_.stage.value
 
     # The network.

@@ -159,8 +159,9 @@ class RelayClient:
         self._heard_at: Instant = 0
         self._offences = RateLimit(self._config.offences)
         self._binary = False
-        self._confirms_addresses = False
         """Whether the relay reads binary messages, which we have offered to read ourselves."""
+        self._confirms_addresses = False
+        self._checked_at: Instant = 0
         self._challenges = 0
         self._awaits_listing = False
         # A relay counts by registration, and a new connection is a new one.
@@ -212,6 +213,16 @@ class RelayClient:
         """Take note of a pong."""
         self._heard_at = now
 
+    def network_changed(self, now: Instant, out: Out) -> None:
+        """Find out at once whether the connection has outlived a change of network, or make one without waiting."""
+        if self.state in _REGISTERED_STATES:
+            assert self.connection is not None
+            self._checked_at = now
+            out.append(SendPing(self.connection))
+            self._timers.set(RelayTimer.CHECK, now + self._config.check_timeout)
+        elif self.state is RelayState.WAITING:
+            self._timers.set(RelayTimer.RETRY, now + 1)
+
     def fired(self, key: RelayTimer | SessionTimer, now: Instant, out: Out) -> News:
         """Do what was put off until now."""
         match key:
@@ -233,6 +244,9 @@ class RelayClient:
                 self._timers.set(key, now + self._config.ping_interval)
             case RelayTimer.SILENCE:
                 return self._check_silence(now, out)
+            case RelayTimer.CHECK:
+                if self._heard_at <= self._checked_at:
+                    return self._give_up("the relay does not answer since the network changed", now, out)
             case SessionTimer():
                 return self._sessions.overdue(key, self._messages(out))
         return ()

@@ -62,6 +62,8 @@ class RelayTimer(Enum):
     """The next sign of life."""
     SILENCE = "silence"
     """The relay should have been heard by now."""
+    CHECK = "check"
+    """The relay should have been heard since the network changed."""
 
 
 class SessionTimer(Value):
@@ -78,6 +80,8 @@ class RelayClientConfig(Value):
     settle_time: Duration = 30 * SECOND
     ping_interval: Duration = 25 * SECOND
     silence: Duration = 60 * SECOND
+    check_timeout: Duration = 5 * SECOND
+    """How long the relay has to answer a ping after the network changed."""
     """A relay that says nothing for two pings and 10 s more is lost."""
     session_timeout: Duration = 10 * SECOND
     discover: Rate = Rate(burst=2, interval=10 * SECOND)

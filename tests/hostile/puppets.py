@@ -23,7 +23,7 @@ from teale_proto.inputs import (
     DataReceived,
     NodeId,
 )
-from teale_proto.link import Established, Link
+from teale_proto.link import Established, Link, Numbered
 from teale_proto.secure.identity import Identity
 from teale_proto.wire.cluster import ClusterMessage, DeviceInfo, Hello, HelloAck
 from teale_proto.wire.codec import Unknown
@@ -51,7 +51,7 @@ class Puppet:
 
     def __init__(self, number: int = MALLORY, *, models: tuple[str, ...] = (), **greeting: Any) -> None:
         self.identity = identity(number)
-        self.inbox: list[ClusterMessage | Unknown] = []
+        self.inbox: list[ClusterMessage | Numbered | Unknown] = []
         self.closed: list[str] = []
         self.errors: list[str] = []
         self.links: dict[ConnectionId, Link] = {}

@@ -213,6 +213,8 @@ def test_the_initiator_dials_where_the_peer_is_seen_from_outside(ours: str, thei
     dial = first.dialled[0][1]
     assert dial.node == NODES[1]
     assert dial.remote.host == second.outside
+    for host in town.hosts:
+        host.feed(Up())
     assert all(reason.startswith(begins) for reason in town.reasons())
 
 
@@ -258,6 +260,11 @@ def test_udp_that_is_blocked_is_told_from_one_dead_server() -> None:
     town.run(20)
     assert town.walkers[0].dialled
     assert met("UDP blocked", "EIM+APDF").reasons()[0] == "relayed: your network blocks UDP"
+
+
+def test_a_path_on_which_nothing_comes_up_is_no_path_and_the_reason_says_so() -> None:
+    reasons = met("EIM+APDF", "EIM+APDF").reasons()
+    assert all(reason.startswith("relayed: no path has opened yet, although it could be; ") for reason in reasons)
 
 
 def test_what_nobody_connects_on_is_tried_again_a_bounded_number_of_times() -> None:

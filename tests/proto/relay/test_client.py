@@ -180,6 +180,25 @@ def test_pings_go_out_every_25_seconds_and_silence_is_noticed_after_60() -> None
     assert relay.client.reason == "the relay has fallen silent"
 
 
+def test_after_a_change_of_network_the_relay_has_five_seconds_to_answer_a_ping() -> None:
+    relay = ScriptedRelay(ALICE)
+    relay.accept()
+    relay.acknowledge()
+    relay.advance(10 * SECOND)
+    relay.client.network_changed(relay.now, relay.out)
+    relay.advance(2 * SECOND)
+    relay.client.ponged(relay.now)
+    relay.advance(10 * SECOND)
+    assert relay.client.state is RelayState.CONNECTED
+    relay.client.network_changed(relay.now, relay.out)
+    relay.advance(5 * SECOND)
+    assert relay.client.state is RelayState.WAITING
+    assert relay.client.reason == "the relay does not answer since the network changed"
+    relay.client.network_changed(relay.now, relay.out)
+    relay.advance(1)
+    assert relay.client.state is RelayState.CONNECTING, "another network is a reason to wait no longer"
+
+
 @pytest.mark.parametrize("sign", ["pong", "data", "nonsense"])
 def test_any_sign_of_life_counts(sign: str) -> None:
     relay = ScriptedRelay(ALICE)
@@ -393,7 +412,8 @@ def test_a_relay_that_says_something_but_no_acknowledgement_keeps_its_dialect() 
 
 
 def test_the_timers_of_a_client_have_names() -> None:
-    assert {timer.value for timer in RelayTimer} == {"retry", "connect", "register", "settle", "ping", "silence"}
+    names = {"retry", "connect", "register", "settle", "ping", "silence", "check"}
+    assert {timer.value for timer in RelayTimer} == names
 
 
 def test_a_stolen_registration_ends_when_the_owner_comes() -> None:
