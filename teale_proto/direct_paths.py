@@ -109,6 +109,7 @@ class DirectPaths:
             return
         if news.path is Path.DIRECT:
             self._traversal.direct_up(news.node, now, out)
+            self._keep_alive(news.node)
         elif news.path is Path.LAN:
             self._traversal.unrelayed(news.node, now, out)
         else:
@@ -144,6 +145,12 @@ class DirectPaths:
         if relayed.link.peer is not None:  # what is not encrypted is no place for secrets
             assert isinstance(relayed.handle, str), "the handle of a relayed session is its id"
             self._traversal.relayed(node, relayed.handle, initiator=relayed.initiator, now=now, out=out)
+
+    def _keep_alive(self, node: NodeId) -> None:
+        """Have the direct conversation with a peer beat as often as the NATs on its path need it."""
+        peer, interval = self._peers.get(node), self._traversal and self._traversal.keep_alive(node)
+        if peer is not None and interval:
+            self._peers.keep_alive(peer.conversations[Path.DIRECT].handle, interval)
 
     def _try_next_address(self, node: NodeId, out: Out) -> None:
         """Dial a node at the next of its addresses, from a socket of the same IP version."""

@@ -16,9 +16,15 @@ INTERVALS: Final = (5 * SECOND, 15 * SECOND, 30 * SECOND)
 ACTIVE: Final[Duration] = 3 * SECOND
 """The interval on a direct path while requests are under way: whoever waits is moved to another path within two."""
 
+KEEP_ALIVE: Final[Duration] = 15 * SECOND
+"""The interval on an idle direct path: half the shortest time after which NATs have been seen to forget one."""
+
 STANDBY_INTERVALS: Final = 4
 """How many times rarer the heartbeats of a relayed conversation are while a direct one carries everything."""
 
+ANSWER_WITHIN: Final[Duration] = 3 * SECOND
+"""How long a heartbeat that was sent out of turn may take to be answered."""
+SUSPECT_FOR: Final[Duration] = 5 * SECOND
 LOST_AFTER: Final = 3
 """Intervals of silence after which a peer is lost."""
 
@@ -51,7 +57,7 @@ class Due(Value):
 class Liveness:
     """The heartbeats of one conversation."""
 
-    __slots__ = ("_beat_at", "_counted_at", "_heard_at", "_interval", "_sent_at", "round_trip", "state")
+    __slots__ = ("_answer_by", "_beat_at", "_counted_at", "_heard_at", "_interval", "_sent_at", "round_trip", "state")
 
     def __init__(self, interval: Duration, now: Instant) -> None:
         self._interval = interval
@@ -59,6 +65,8 @@ class Liveness:
         self._counted_at = now
         """What silence there was before counts for nothing: less was asked then."""
         self._beat_at = now + interval
+        self._answer_by: Instant = NEVER
+        """When it is lost unless it is heard by then; NEVER where nothing makes that suspicious."""
         self._sent_at: Instant | None = None
         self.round_trip: Duration | None = None
         self.state = PeerState.CONNECTED
@@ -68,7 +76,7 @@ class Liveness:
         """When `fired` must be called next; NEVER once the peer is lost."""
         if self.state is PeerState.LOST:
             return NEVER
-        verdict_at = self._lost_at if self.state is PeerState.DEGRADED else self._missed_at
+        verdict_at = self._lost_at if self.state is PeerState.DEGRADED else min(self._missed_at, self._lost_at)
         return min(self._beat_at, verdict_at)
 
     @property
@@ -77,9 +85,13 @@ class Liveness:
         return self._interval
 
     def pace(self, interval: Duration, now: Instant) -> None:
-        """Change the interval. A shorter one begins with a heartbeat at once, a longer one after the next."""
+        """Change the interval. A shorter one begins with a heartbeat at once, a longer one after the next.
+
+        Of the silence before, all counts but the last `ANSWER_WITHIN` of a shorter interval.
+        """
         if interval < self._interval:
-            self._beat_at = self._counted_at = now
+            self._beat_at = now
+            self._counted_at = now - max(0, interval - ANSWER_WITHIN)
         self._interval = interval
 
     def silence(self, now: Instant) -> Duration:
@@ -89,7 +101,18 @@ class Liveness:
     def heard(self, now: Instant) -> PeerState | None:
         """Note that the peer said something; return its new state if that changed it."""
         self._heard_at = now
+        self._answer_by = NEVER
         return self._change(Trigger.HEARD)
+
+    def doubt(self, now: Instant) -> PeerState | None:
+        """Take it for degraded until it is heard again, and ask at once; return its new state if that changed it."""
+        self._beat_at = now
+        return self._change(Trigger.HEARTBEAT_MISSED)
+
+    def suspect(self, now: Instant) -> None:
+        """Ask at once, and take it for lost unless it is heard within `SUSPECT_FOR`."""
+        self._beat_at = now
+        self._answer_by = now + SUSPECT_FOR
 
     def heartbeat_sent(self, now: Instant) -> None:
         """Note that a heartbeat went out; the next one is due an interval later."""
@@ -117,7 +140,7 @@ class Liveness:
 
     @property
     def _lost_at(self) -> Instant:
-        return max(self._heard_at, self._counted_at) + LOST_AFTER * self._interval
+        return min(max(self._heard_at, self._counted_at) + LOST_AFTER * self._interval, self._answer_by)
 
     def _change(self, trigger: Trigger) -> PeerState | None:
         state = ON.get((self.state, trigger))

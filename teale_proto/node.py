@@ -48,7 +48,7 @@ from teale_proto.inputs import (
     StopRequested,
     Woken,
 )
-from teale_proto.node_config import NodeConfig, capabilities_of, check, door_of, greeting_of, record_of
+from teale_proto.node_config import NodeConfig, capabilities_of, check, door_of, greeting_of, record_of, status_of
 from teale_proto.node_out import NodeOut
 from teale_proto.peer_news import (
     ConversationEnded,
@@ -158,9 +158,10 @@ class Node:
         self._now = now
         out = NodeOut(self._peers, self._relay, self._connection_ids, now)
         self._ON[type(event)](self, event, now, out)
-        if self._exchange.unsettled:
-            # Only now, when everything that the input changed has changed: of ten sessions that a dying relay
-            # takes with it, none is a place for the requests of the others.
+        self._settle(now, out)
+        while isinstance(event, Woken) and self.deadline <= now:
+            # What was settled may itself have made something due.
+            self._on_woken(event, now, out)
             self._settle(now, out)
         return out.effects
 
@@ -168,21 +169,14 @@ class Node:
 
     def status(self) -> NodeStatus:
         """Return the node at a glance."""
-        config, relay = self._config, self._relay
-        return NodeStatus(
-            node_id=self.node_id,
-            display_name=config.display_name,
+        relay = self._relay
+        return status_of(
+            self._config,
+            self.node_id,
+            self._door,
             loaded_models=self._exchange.models,
-            hardware=config.hardware,
-            lan_enabled=config.lan_enabled,
-            lan_encryption="noise" if config.lan_encrypted else "off",
-            lan_join=self._door.lan_join.value,
-            wan_enabled=config.wan_enabled,
-            wan_join=self._door.wan_join.value,
-            allow_plaintext_legacy=config.allow_plaintext_legacy,
             direct_addresses=self._direct.addresses,
             wan=RelayState.OFF if relay is None else relay.state,
-            wan_relay_url=config.wan_relay_url,
             wan_reason="" if relay is None else relay.reason,
             nat_type=self._direct.nat_type,
             peers_connected=len(self._peers),
@@ -461,7 +455,9 @@ class Node:
     def _on_udp(self, event: NetworkChanged | DatagramReceived | SocketsOpened, now: Instant, out: NodeOut) -> None:
         if self._is_running:
             self._direct.udp(event, now, out)
-            if isinstance(event, NetworkChanged) and event.sockets and self._relay is not None:
+        if self._is_running and isinstance(event, NetworkChanged) and event.sockets:
+            self._peers.network_changed(now)
+            if self._relay is not None:
                 self._relay.network_changed(now, out)
 
     def _on_path_signal(self, told: Told, message: PathSignal, now: Instant, out: NodeOut) -> None:
@@ -504,7 +500,13 @@ class Node:
         self._exchange.generated(event, now, out)
 
     def _settle(self, now: Instant, out: NodeOut) -> None:
-        """Give each waiting request to the best node, or let it wait while there is hope, or end it."""
+        """Give each waiting request to the best node, or let it wait while there is hope, or end it.
+
+        That is done when everything that an input changed has changed: of ten sessions that a dying relay takes with
+        it, none is a place for the requests of the others.
+        """
+        if not self._exchange.unsettled:
+            return
         self._exchange.unsettled = False
         for node in self._peers.changed:
             peer = self._peers.get(node)

@@ -1,11 +1,14 @@
 """What a node is told about itself, and what follows from that: its rules, and what it says of itself."""
 
+from typing import Any
+
 from teale_proto.contract import SECOND, Duration, Value
 from teale_proto.door import Door, Join
 from teale_proto.errors import LocalError
 from teale_proto.inputs import NodeId, ServiceRecord
 from teale_proto.liveness import INTERVALS
 from teale_proto.secure.passcode import Passcode
+from teale_proto.status import NodeStatus
 from teale_proto.wire.cluster import DeviceInfo, Hello
 from teale_proto.wire.relay import Capabilities, Hardware
 
@@ -81,3 +84,20 @@ def capabilities_of(config: NodeConfig, models: tuple[str, ...]) -> Capabilities
 def record_of(config: NodeConfig, node: NodeId, port: int, models: tuple[str, ...]) -> ServiceRecord:
     """Return what a node that listens on `port` advertises on the LAN."""
     return ServiceRecord(node, port, models, config.hardware.chip_name, config.hardware.total_ram_gb)
+
+
+def status_of(config: NodeConfig, node: NodeId, door: Door, **live: Any) -> NodeStatus:
+    """Return the node at a glance: what it was told, and what it is doing now."""
+    return NodeStatus(
+        node_id=node,
+        display_name=config.display_name,
+        hardware=config.hardware,
+        lan_enabled=config.lan_enabled,
+        lan_encryption="noise" if config.lan_encrypted else "off",
+        lan_join=door.lan_join.value,
+        wan_enabled=config.wan_enabled,
+        wan_join=door.wan_join.value,
+        wan_relay_url=config.wan_relay_url,
+        allow_plaintext_legacy=config.allow_plaintext_legacy,
+        **live,
+    )

@@ -10,7 +10,7 @@ from teale_proto.effects import Path, PeerState
 from teale_proto.inputs import Address, Handle, NodeId, PeerHandle
 from teale_proto.joining import Joining
 from teale_proto.link import Link
-from teale_proto.liveness import ACTIVE, STANDBY_INTERVALS, Liveness
+from teale_proto.liveness import ACTIVE, KEEP_ALIVE, STANDBY_INTERVALS, Liveness
 from teale_proto.routing import Standing
 from teale_proto.status import PathStatus, PeerStatus
 from teale_proto.wire.cluster import Heartbeat, HeartbeatAck, Hello, HelloAck
@@ -84,8 +84,8 @@ class Conversation:
         self.instance = b""
         self.epoch = 0
         """The count that we announced in our greeting; 0 before that, and without encryption."""
-        self.keep_alive: Duration | None = None
-        """How far apart heartbeats may be on an idle direct path; None is the node's own interval."""
+        self.keep_alive = KEEP_ALIVE
+        """How far apart heartbeats may be, where it is a direct path and idle."""
         self.joining: Joining | None = None
         """What a conversation on the LAN goes through before the greeting, once it is known who is there."""
         self.liveness: Liveness | None = None
@@ -158,7 +158,7 @@ class Peer:
     def pace_of(self, conversation: Conversation, interval: Duration) -> Duration:
         """Return how far apart the heartbeats of one conversation should be; `interval` is the node's own."""
         if conversation.path is Path.DIRECT:
-            return ACTIVE if self.is_active else conversation.keep_alive or interval
+            return ACTIVE if self.is_active else conversation.keep_alive
         if conversation.path is Path.RELAY and self.best.path is Path.DIRECT:
             return STANDBY_INTERVALS * interval
         return interval

@@ -13,12 +13,12 @@ last. A node that starts anew, says good-bye, or has given up what it knew of th
 from collections.abc import Iterator
 from typing import Final
 
-from teale_proto import meeting
+from teale_proto import meeting, speaking
 from teale_proto.absence import GRACE, Absence
 from teale_proto.contract import SECOND, Duration, Instant
 from teale_proto.delivery import DeliveryError
 from teale_proto.door import Door
-from teale_proto.effects import CloseConnection, Path, PeerState, ReportPeer, ReportRefusal, ReportUnknown
+from teale_proto.effects import CloseConnection, Path, PeerState, ReportPeer, ReportRefusal
 from teale_proto.errors import PeerError
 from teale_proto.inputs import Address, ConnectionId, Handle, NodeId, PeerHandle, Whom
 from teale_proto.joining import Unwelcome
@@ -38,9 +38,10 @@ from teale_proto.peer_news import (
     SetupDue,
     Told,
 )
+from teale_proto.pulse import doubted, hasten, suspect
 from teale_proto.rng import Rng
 from teale_proto.secure.suite import NOISE, Keys, Suite
-from teale_proto.speaking import Out, acknowledge, deliver, hear, put, say, send_due, take_acknowledgement, translated
+from teale_proto.speaking import Out
 from teale_proto.timers import Timers
 from teale_proto.wire.cluster import (
     DELIVERED,
@@ -59,9 +60,6 @@ from teale_proto.wire.codec import Unknown
 PEERS_MAX: Final = 256
 STRANGERS_MAX: Final = 64
 """Conversations that others began, on the LAN or directly, and that have not come to the greeting."""
-
-UNKNOWN_KINDS_MAX: Final = 16
-"""Kinds that are reported of one conversation, each once, so that nobody fills our log with novelties."""
 
 SETUP_TIMEOUT: Final[Duration] = 10 * SECOND
 """From the first byte to the greeting."""
@@ -167,7 +165,7 @@ class Peers:
         if peer is not None:
             # Somebody waits for the end of an answer that is finished here as well.
             peer.is_active = active or (peer.delivery is not None and peer.delivery.unacknowledged > 0)
-            self._hasten(peer)
+            hasten(peer, self._interval, self._timers)
 
     def keep_alive(self, handle: Handle, interval: Duration) -> None:
         """Set how far apart the heartbeats on an idle direct path may be, so that the NATs on it keep it open."""
@@ -175,15 +173,11 @@ class Peers:
         if conversation is not None:
             conversation.keep_alive = interval
         if peer is not None:
-            self._hasten(peer)
+            hasten(peer, self._interval, self._timers)
 
-    def _hasten(self, peer: Peer) -> None:
-        """See to it that conversations whose heartbeats are too far apart have one as soon as the node is awake."""
-        for conversation in peer.conversations.values():
-            liveness = conversation.liveness
-            assert liveness is not None
-            if liveness.interval > peer.pace_of(conversation, self._interval):
-                self._timers.set(LivenessDue(conversation.handle), 0)
+    def network_changed(self, now: Instant) -> None:
+        """Find out soon which conversations have outlived a change of network."""
+        suspect(self._conversations.values(), now, self._timers)
 
     # How conversations begin.
 
@@ -260,7 +254,7 @@ class Peers:
         if conversation is not None and peer is not None and conversation.state is ConversationState.UP:
             self._say(conversation, message, out)
             if isinstance(message, Heartbeat | HeartbeatAck):
-                acknowledge(peer, conversation, out, at_once=True)
+                speaking.acknowledge(peer, conversation, out, at_once=True)
 
     def _send_to_peer(self, handle: PeerHandle, message: ClusterMessage, out: Out) -> None:
         peer = self._known(handle)
@@ -272,7 +266,7 @@ class Peers:
             return
         if not peer.is_active:
             self.set_active(handle, True)
-        if not deliver(peer, message, out):
+        if not speaking.deliver(peer, message, out):
             self._timers.set(GraceDue(handle), 0)
 
     def _known(self, handle: PeerHandle) -> Peer | None:
@@ -288,14 +282,14 @@ class Peers:
         pieces: list[bytes] = []
         try:
             for event in conversation.link.receive(data, pieces):
-                put(conversation, pieces, out)
+                speaking.put(conversation, pieces, out)
                 if type(event) is Numbered and conversation.state is ConversationState.UP:
                     yield from self._hear_numbered(conversation, event, now, out)
                 else:
                     yield from self._understand(conversation, event, now, out)
                 if self._conversations.get(handle) is not conversation:
                     return
-            put(conversation, pieces, out)
+            speaking.put(conversation, pieces, out)
         except PeerError as error:
             if isinstance(error, Unwelcome):
                 self._say(conversation, Goodbye(error.told), out)
@@ -349,8 +343,7 @@ class Peers:
             final = len(peer.conversations) == 1 and liveness.silence(now) >= GRACE
             return self._end(conversation, "three heartbeats missed", now, out, close=True, final=final)
         if due.change is not None:
-            self.changed[peer.node] = None
-            out.append(ReportPeer(peer.node, due.change, conversation.path, "a heartbeat was missed"))
+            self._note_change(conversation, due.change, "a heartbeat was missed", out)
             if peer.best is not conversation:
                 self._move(peer, conversation, out)
         if due.send_heartbeat:
@@ -364,8 +357,8 @@ class Peers:
         """Say again over a better conversation what may have been lost in one that ended or fell silent."""
         if peer.delivery is not None:
             peer.delivery.went_silent(conversation.handle)
-            send_due(peer, out)
-        self._hasten(peer)
+            speaking.send_due(peer, out)
+        hasten(peer, self._interval, self._timers)
 
     # How they come up.
 
@@ -388,7 +381,7 @@ class Peers:
             return
         pieces: list[bytes] = []
         conversation.link.start(pieces)
-        put(conversation, pieces, out)
+        speaking.put(conversation, pieces, out)
 
     def _greet(self, conversation: Conversation, out: Out) -> None:
         conversation.state = ConversationState.GREETING
@@ -407,10 +400,10 @@ class Peers:
             meeting.receive(conversation, event.peer, self._door, own=self._node_id, rng=self._rng)
             self._join(conversation, meeting.first_step(conversation, now), out)
         elif isinstance(event, Unknown):
-            self._note_unknown(conversation, event.kind, out)
+            speaking.note_unknown(conversation, event.kind, out)
         elif conversation.state is ConversationState.UP:
             assert not isinstance(event, Numbered)
-            yield from self._talk(conversation, translated(conversation, event), now, out)
+            yield from self._talk(conversation, speaking.translated(conversation, event), now, out)
         elif isinstance(event, Goodbye):
             raise PeerError(f"it refused this node: {meeting.printable(event.reason)}")
         elif isinstance(event, PasscodeStart | PasscodeConfirm):
@@ -462,7 +455,7 @@ class Peers:
         peer.greeted(hello)
         self.changed[node] = None
         out.append(ReportPeer(node, PeerState.CONNECTED, conversation.path))
-        send_due(peer, out)
+        speaking.send_due(peer, out)
         yield PeerUp(node, conversation.path)
 
     def _end_former(
@@ -492,7 +485,7 @@ class Peers:
             yield from self._end(conversation, "it said good-bye", now, out, close=True, final=not message.stays)
             return
         if isinstance(message, Received):
-            take_acknowledgement(peer, message.up_to, out)
+            speaking.take_acknowledgement(peer, message.up_to, out)
             return
         if isinstance(message, Heartbeat | HeartbeatAck) and peer.beat(message):
             self.changed[peer.node] = None
@@ -510,12 +503,16 @@ class Peers:
             raise PeerError("a numbered message where that was not agreed")
         if not peer.is_active:
             self.set_active(handle, True)
-        for message in hear(peer, event):
+        best = doubted(peer, conversation, now, self._timers)
+        if best is not None:
+            self._note_change(best, PeerState.DEGRADED, "the peer prefers another path", out)
+            self._move(peer, best, out)
+        for message in speaking.hear(peer, event):
             if isinstance(message, Unknown):
-                self._note_unknown(conversation, message.kind, out)
+                speaking.note_unknown(conversation, message.kind, out)
             else:
                 yield Told(peer.node, handle, conversation.handle, message)
-        acknowledge(peer, conversation, out, at_once=False)
+        speaking.acknowledge(peer, conversation, out, at_once=False)
 
     def _note_life(self, conversation: Conversation, now: Instant, out: Out) -> Peer:
         """Note that something came over a conversation that is up; return whose it is."""
@@ -523,14 +520,13 @@ class Peers:
         assert conversation.liveness is not None
         change = conversation.liveness.heard(now)
         if change is not None:
-            self.changed[conversation.peer] = None
-            out.append(ReportPeer(conversation.peer, change, conversation.path))
+            self._note_change(conversation, change, "", out)
         return self._peers[conversation.peer]
 
-    def _note_unknown(self, conversation: Conversation, kind: str, out: Out) -> None:
-        if kind not in conversation.unknown_kinds and len(conversation.unknown_kinds) < UNKNOWN_KINDS_MAX:
-            conversation.unknown_kinds.add(kind)
-            out.append(ReportUnknown(conversation.handle, kind))
+    def _note_change(self, conversation: Conversation, state: PeerState, reason: str, out: Out) -> None:
+        assert conversation.peer is not None
+        self.changed[conversation.peer] = None
+        out.append(ReportPeer(conversation.peer, state, conversation.path, reason))
 
     # How they end.
 
@@ -616,5 +612,5 @@ class Peers:
         return [*news, PeerGone(peer.handle, reason)]
 
     def _say(self, conversation: Conversation, message: ClusterMessage, out: Out) -> None:
-        if not say(conversation, message, out):
+        if not speaking.say(conversation, message, out):
             self._timers.set(SetupDue(conversation.handle), 0)

@@ -5,7 +5,7 @@ from typing import Final
 
 from teale_proto.contract import Sink
 from teale_proto.delivery import Delivery, DeliveryError, Said
-from teale_proto.effects import SendData
+from teale_proto.effects import ReportUnknown, SendData
 from teale_proto.errors import LocalError
 from teale_proto.link import Numbered, encoded
 from teale_proto.peer import Conversation, Peer
@@ -15,6 +15,9 @@ from teale_proto.wire.codec import Flavour, Unknown
 
 JOINED_BYTES_MAX: Final = 64 * 1024
 """Up to so much is handed to the driver in one piece; of more, the copy would cost more than the calls."""
+
+UNKNOWN_KINDS_MAX: Final = 16
+"""Kinds that are reported of one conversation, each once, so that nobody fills our log with novelties."""
 
 Out = Sink[PeersEffect]
 
@@ -99,6 +102,13 @@ def take_acknowledgement(peer: Peer, up_to: int, out: Out) -> None:
     """Forget what has arrived, and send what waited for that. Raises DeliveryError for what cannot be right."""
     _delivery_of(peer).acknowledged(up_to)
     send_due(peer, out)
+
+
+def note_unknown(conversation: Conversation, kind: str, out: Out) -> None:
+    """Report a kind of message that this version does not know, once for each conversation."""
+    if kind not in conversation.unknown_kinds and len(conversation.unknown_kinds) < UNKNOWN_KINDS_MAX:
+        conversation.unknown_kinds.add(kind)
+        out.append(ReportUnknown(conversation.handle, kind))
 
 
 def translated(conversation: Conversation, message: ClusterMessage) -> ClusterMessage:

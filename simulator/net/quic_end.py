@@ -38,6 +38,8 @@ KEEP_ALIVE: Final[Duration] = 30 * SECOND
 IDLE_TIMEOUT: Final[Duration] = 75 * SECOND
 LINGER: Final[Duration] = 5 * SECOND
 """How long a closing connection still tries to deliver what was said."""
+PROBES: Final = 2
+"""Packets that leave when a timer goes off, for one might be lost as well (RFC 9002, section 6.2.4)."""
 PROOF: Final = bytes(97)
 """What a client's stream begins with: a version, a key and a signature."""
 
@@ -356,7 +358,9 @@ class QuicEnd:
         outgoing = self._outgoing
         if now >= outgoing.timeout_at:
             outgoing.timed_out()
-            self._send(outgoing.probe())
+            probe = outgoing.probe()
+            for _ in range(PROBES):
+                self._send(probe)
         elif now >= self._heard_at + KEEP_ALIVE and not outgoing.is_waiting:
             self._send(outgoing.probe())
         if now >= self._ack_due_at:

@@ -159,7 +159,7 @@ Key: TypeAlias = tuple[Due, NodeId]
 class Traversal:
     """All of that for one node; `now` never runs backwards, and whoever owns it wakes it at `deadline`."""
 
-    __slots__ = ("_effort", "_owners", "_requests", "_rng", "_rounds", "_surroundings", "_timers")
+    __slots__ = ("_deadline", "_effort", "_owners", "_requests", "_rng", "_rounds", "_surroundings", "_timers")
 
     def __init__(self, rng: Rng, *, birthday_allowed: bool = False, effort: Effort = DEFAULT_EFFORT) -> None:
         self._rng = rng
@@ -169,17 +169,26 @@ class Traversal:
         self._rounds: dict[NodeId, _Round] = {}
         self._requests = SAMPLING
         self._owners: dict[int, _Owner] = {}
+        self._deadline: Instant | None = NEVER
+        """None where it has to be computed: it is asked for far more often than it changes."""
 
     @property
     def deadline(self) -> Instant:
         """When to call `fired`, or NEVER."""
-        punches = (each.punch.deadline for each in self._rounds.values() if each.punch is not None)
-        return min(self._surroundings.deadline, self._timers.deadline, *punches, NEVER)
+        if self._deadline is None:
+            punches = (each.punch.deadline for each in self._rounds.values() if each.punch is not None)
+            self._deadline = min(self._surroundings.deadline, self._timers.deadline, *punches, NEVER)
+        return self._deadline
 
     @property
     def surroundings(self) -> Surroundings:
         """What is known of our own network."""
         return self._surroundings
+
+    def keep_alive(self, node: NodeId) -> Duration | None:
+        """Return how often a direct path must carry something so that no NAT on it forgets it; None is not known."""
+        round_ = self._rounds.get(node)
+        return None if round_ is None or round_.plan is None else round_.plan.keep_alive
 
     def explain(self, node: NodeId) -> str:
         """Return why a peer is reached as it is, in words; "" where nothing was tried."""
@@ -197,6 +206,7 @@ class Traversal:
 
     def handle(self, event: NetworkChanged | DatagramReceived | SocketsOpened | Woken, now: Instant, out: Out) -> None:
         """Take what happened to our sockets, or do what is due."""
+        self._deadline = None
         match event:
             case NetworkChanged():
                 self._network_changed(event, now, out)
@@ -217,6 +227,7 @@ class Traversal:
 
     def leave(self, now: Instant, out: Out) -> None:
         """Stop everything, and give back what the gateway has given."""
+        self._deadline = None
         for node in tuple(self._rounds):
             self.unrelayed(node, now, out)
         self._surroundings.leave(now, out)
@@ -224,9 +235,8 @@ class Traversal:
     def _received(self, event: DatagramReceived, now: Instant, out: Out) -> None:
         # Each core knows its own.
         self._surroundings.received(event, now, out)
-        for each in tuple(self._rounds.values()):
-            if each.punch is not None:
-                self._feed(each, event, now, out)
+        for each in [each for each in self._rounds.values() if each.punch is not None]:
+            self._feed(each, event, now, out)
 
     def _sockets_opened(self, event: SocketsOpened, now: Instant, out: Out) -> None:
         if event.request == SAMPLING:
@@ -251,6 +261,7 @@ class Traversal:
 
     def relayed(self, node: NodeId, session: SessionId, *, initiator: bool, now: Instant, out: Out) -> None:
         """Begin to look for a direct path to a peer, whose relayed session has come up."""
+        self._deadline = None
         former = self._rounds.get(node)
         if former is not None:
             if former.stage in (Stage.OPENING, Stage.OPEN):
@@ -262,6 +273,7 @@ class Traversal:
 
     def unrelayed(self, node: NodeId, now: Instant, out: Out) -> None:
         """Stop looking: the relayed session has ended, or a better path is there."""
+        self._deadline = None
         round_ = self._rounds.get(node)
         if round_ is not None:
             round_.is_relayed = False
@@ -270,6 +282,7 @@ class Traversal:
 
     def told(self, node: NodeId, message: PathSignal, now: Instant, out: Out) -> None:
         """Take a signal of a peer; raises PeerError for what is none."""
+        self._deadline = None
         said = decode_signal(message)
         round_ = self._rounds.get(node)
         if round_ is None:
@@ -292,6 +305,7 @@ class Traversal:
 
     def vouched(self, session: SessionId, host: str, *, is_seen: bool, now: Instant, out: Out) -> None:
         """Take what the relay says about the address of the other side of a session."""
+        self._deadline = None
         for each in tuple(self._rounds.values()):
             if each.session == session and each.asked_relay == host:
                 each.vouched = host if is_seen else None
@@ -302,6 +316,7 @@ class Traversal:
 
     def direct_up(self, node: NodeId, now: Instant, out: Out) -> None:
         """Note that a connection on a direct path has come up, whoever opened it."""
+        self._deadline = None
         round_ = self._rounds.get(node)
         if round_ is not None:
             self._timers.cancel((Due.OPENING, node))
@@ -309,9 +324,12 @@ class Traversal:
                 # It was not by this round: what it still tries is not needed.
                 self._stop(round_, now, out)
             round_.stage, round_.count = Stage.OPEN, 0
+            # Whatever its sockets still hear is QUIC's.
+            round_.punch = None
 
     def direct_lost(self, node: NodeId, *, was_up: bool, now: Instant, out: Out) -> None:
         """Note that a direct path has ended, or did not carry a connection; try again where the relay reaches it."""
+        self._deadline = None
         round_ = self._rounds.get(node)
         if round_ is None:
             return

@@ -62,6 +62,8 @@ def test_json_has_the_keys_that_programs_rely_on(tmp_path: Path) -> None:
         "events",
         "trace_entries",
         "wall_seconds",
+        "peers_direct",
+        "peers_relayed",
     ]
     assert list(report["requests"]) == [
         "asked",
