@@ -32,6 +32,8 @@ DIRECTIONS: Final[Mapping[type[Message], str]] = {
     relay.RelayReady: NODE_TO_NODE,
     relay.RelayData: NODE_TO_NODE,
     relay.RelayClose: NODE_TO_NODE,
+    relay.ConfirmAddress: NODE_TO_RELAY,
+    relay.AddressConfirmed: RELAY_TO_NODE,
     relay.PeerJoined: RELAY_TO_NODE,
     relay.PeerLeft: RELAY_TO_NODE,
     relay.Error: RELAY_TO_NODE,

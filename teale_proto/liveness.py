@@ -25,6 +25,7 @@ STANDBY_INTERVALS: Final = 4
 ANSWER_WITHIN: Final[Duration] = 3 * SECOND
 """How long a heartbeat that was sent out of turn may take to be answered."""
 SUSPECT_FOR: Final[Duration] = 5 * SECOND
+"""How long a conversation has to give a sign of life after a change of network."""
 LOST_AFTER: Final = 3
 """Intervals of silence after which a peer is lost."""
 

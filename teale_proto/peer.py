@@ -158,7 +158,7 @@ class Peer:
     def pace_of(self, conversation: Conversation, interval: Duration) -> Duration:
         """Return how far apart the heartbeats of one conversation should be; `interval` is the node's own."""
         if conversation.path is Path.DIRECT:
-            return ACTIVE if self.is_active else conversation.keep_alive
+            return ACTIVE if self.is_active else min(conversation.keep_alive, interval)
         if conversation.path is Path.RELAY and self.best.path is Path.DIRECT:
             return STANDBY_INTERVALS * interval
         return interval

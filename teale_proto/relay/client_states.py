@@ -79,9 +79,9 @@ class RelayClientConfig(Value):
     register_timeout: Duration = 10 * SECOND
     settle_time: Duration = 30 * SECOND
     ping_interval: Duration = 25 * SECOND
-    silence: Duration = 60 * SECOND
     check_timeout: Duration = 5 * SECOND
     """How long the relay has to answer a ping after the network changed."""
+    silence: Duration = 60 * SECOND
     """A relay that says nothing for two pings and 10 s more is lost."""
     session_timeout: Duration = 10 * SECOND
     discover: Rate = Rate(burst=2, interval=10 * SECOND)
