@@ -65,5 +65,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt scripts/build_llama.sh | $(BIN)/py
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	@$(PIP) install -c constraints.txt -e '.[llama,sim,parquet,dask,test,docs]'
+	@$(PIP) install -c constraints.txt -e '.[llama,sim,parquet,dask,upnp,test,docs]'
 	@touch $@

@@ -4,7 +4,7 @@ import pytest
 
 from teale_proto.contract import NEVER, SECOND
 from teale_proto.effects import PeerState
-from teale_proto.liveness import INTERVALS, ON, Due, Liveness, Trigger
+from teale_proto.liveness import ANSWER_WITHIN, INTERVALS, ON, SUSPECT_FOR, Due, Liveness, Trigger
 
 INTERVAL = 15 * SECOND
 
@@ -72,3 +72,36 @@ def test_the_next_wake_up_is_always_later_than_the_last() -> None:
 def test_the_state_table_has_no_way_out_of_lost() -> None:
     assert not [state for state, _ in ON if state is PeerState.LOST]
     assert {trigger for _, trigger in ON} == set(Trigger)
+
+
+def test_a_doubted_peer_is_degraded_until_it_is_heard() -> None:
+    liveness = Liveness(15 * SECOND, 0)
+    assert liveness.doubt(SECOND) is PeerState.DEGRADED
+    assert liveness.doubt(2 * SECOND) is None
+    assert liveness.fired(2 * SECOND) == Due(send_heartbeat=True, change=None)
+    assert liveness.heard(3 * SECOND) is PeerState.CONNECTED
+
+
+def test_a_suspect_is_lost_unless_it_is_heard_in_time() -> None:
+    for answers in (True, False):
+        liveness = Liveness(15 * SECOND, 0)
+        liveness.suspect(SECOND)
+        assert liveness.due_at == SECOND
+        assert liveness.fired(SECOND) == Due(send_heartbeat=True, change=None)
+        liveness.heartbeat_sent(SECOND)
+        if answers:
+            liveness.heard(2 * SECOND)
+            assert liveness.due_at == 16 * SECOND
+        else:
+            assert liveness.due_at == SECOND + SUSPECT_FOR
+            assert liveness.fired(SECOND + SUSPECT_FOR).change is PeerState.LOST
+
+
+def test_a_shorter_interval_counts_the_silence_before_it_but_for_the_time_that_an_answer_takes() -> None:
+    liveness = Liveness(60 * SECOND, 0)
+    liveness.pace(15 * SECOND, 40 * SECOND)
+    assert liveness.fired(40 * SECOND) == Due(send_heartbeat=True, change=None)
+    liveness.heartbeat_sent(40 * SECOND)
+    missed_at = 40 * SECOND + ANSWER_WITHIN + 15 * SECOND // 2
+    assert liveness.fired(missed_at - 1).change is None
+    assert liveness.fired(missed_at).change is PeerState.DEGRADED

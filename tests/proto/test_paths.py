@@ -21,9 +21,10 @@ from teale_proto.inputs import (
     DataReceived,
     Failure,
     LoadedModelsChanged,
+    NetworkChanged,
     StopRequested,
 )
-from teale_proto.liveness import ACTIVE, STANDBY_INTERVALS
+from teale_proto.liveness import ACTIVE, STANDBY_INTERVALS, SUSPECT_FOR
 from teale_proto.status import PathStatus
 from teale_proto.wire.cluster import DeviceInfo, Hello, InferenceRequest, ModelQuery, Received
 from teale_proto.wire.numbered import numbered
@@ -86,6 +87,49 @@ def test_a_direct_path_that_falls_silent_under_load_is_left_within_two_heartbeat
     states = [(report.state, report.path) for report in world.of("a", ReportPeer)]
     assert (PeerState.DEGRADED, Path.DIRECT) in states
     assert PeerState.LOST not in [state for state, _ in states]
+
+
+def test_what_is_asked_after_an_idle_direct_path_was_cut_is_answered_within_two_heartbeats() -> None:
+    world = Roads("a", "b", serving="b")
+    direct = world.join("a", "b")
+    world.run_for(20 * SECOND)
+    world.silence("a", direct)
+    world.run_for(4 * SECOND)
+    world.feed("a", ask())
+    asked_at = world.now
+    while not world.generations["b"]:
+        world.run_for(SECOND // 10)
+    emit(world, "b", range(100))
+    finish(world, "b")
+    while not world.of("a", ReportFinished):
+        world.run_for(SECOND // 10)
+    assert world.now - asked_at < 2 * ACTIVE, "the server turns to the relay as soon as the asker has"
+    assert is_whole(world)
+
+
+def test_a_request_that_a_wake_up_gives_to_an_idle_peer_leaves_nothing_due() -> None:
+    world = Roads("a", "b", "c", serving="bc")
+    paths = {name: world.join("a", name) for name in "bc"}
+    world.run_for(30 * SECOND)
+    world.feed("a", ask())
+    world.run_for(1)
+    [server] = [name for name in "bc" if world.generations[name]]
+    world.silence("a", paths[server])
+    world.hush(server)
+    world.run_for(60 * SECOND)
+    assert world.generations["c" if server == "b" else "b"]
+    assert world.node("a").deadline > world.now
+
+
+def test_another_network_ends_what_gives_no_sign_of_life_and_nothing_else() -> None:
+    world = Roads("a", "b", "c", serving="bc")
+    paths = {name: world.join("a", name) for name in "bc"}
+    world.run_for(10 * SECOND)
+    world.silence("a", paths["b"])
+    world.feed("a", NetworkChanged((Address("198.51.100.1", 7475),)))
+    world.run_for(SUSPECT_FOR + SECOND)
+    assert world.path("a", "b") is Path.RELAY
+    assert world.path("a", "c") is Path.DIRECT
 
 
 def test_a_path_that_was_only_slow_makes_nothing_come_twice() -> None:
