@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Final
 
-from bench import api, lan_link, relay, routing, simulator
+from bench import api, lan_link, quic, relay, routing, simulator
 from bench._harness import Claim, Run, add_options, console, execute, table_of
 
 ALL: Final[dict[str, Callable[[Run], None]]] = {
@@ -12,6 +12,7 @@ ALL: Final[dict[str, Callable[[Run], None]]] = {
     "simulator": simulator.measure,
     "api": api.measure,
     "lan_link": lan_link.measure,
+    "quic": quic.measure,
     "relay": relay.measure,
 }
 

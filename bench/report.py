@@ -13,7 +13,7 @@ from bench._harness import HERE, RESULTS, number
 PAGE: Final = HERE.parent / "docs" / "reference" / "benchmarks.md"
 BEGIN: Final = "<!-- begin: written by python -m bench.report -->"
 END: Final = "<!-- end -->"
-ORDER: Final = ("lan_link", "relay", "routing", "api", "simulator")
+ORDER: Final = ("lan_link", "quic", "relay", "routing", "api", "simulator")
 VERDICTS: Final = {True: "met", False: "**missed**", None: ""}
 
 
