@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.harness import QUESTION, SENTENCE, TINY, Node, Stage, environ_of, eventually, write_config
 from tests.e2e.namespaces import Lan
+from tests.e2e.routers import rules_of
 from tests.e2e.taps import Proxy
 from tests.e2e.test_port_mapping import name, run
 from tests.e2e.test_stun_interop import relay
@@ -25,25 +26,9 @@ HOMES = {"alice": "203.0.113.2", "bob": "203.0.113.3"}
 ROUTER, INSIDE, MOVED = "192.168.1.1", "192.168.1.2", "192.168.1.77"
 """The same in both homes, as such addresses are."""
 
-NAT = """
-table ip router {
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        iifname "inside" accept
-        ct state established,related accept
-    }
-    chain input {
-        type filter hook input priority 0;
-        iifname "lan" ct state new drop
-    }
-    chain postrouting {
-        type nat hook postrouting priority 100;
-        oifname "lan" TRANSLATE
-    }
-}
-"""
-EASY, HARD = "masquerade", "masquerade random,fully-random"
-"""Endpoint-independent and address-and-port-dependent mapping; both filter by address and port."""
+EASY, HARD = "eim-apdf", "apdm-apdf"
+NO_NAT = "public"
+"""On the internet itself, with nobody in between."""
 
 CUT = """
 table inet cut {
@@ -58,21 +43,22 @@ table inet cut {
 @contextmanager
 def internet(nats: dict[str, str]) -> Iterator[Lan]:
     """Make a machine for each name behind a router of that kind, and one for the relay that has no NAT."""
+    homes = {machine: f"home-{machine}" for machine, kind in nats.items() if kind != NO_NAT}
     if shutil.which("nft") is None:
         pytest.skip("needs nft")
-    with Lan("relay", *(f"home-{machine}" for machine in nats), *nats) as lan:
-        outside = {"relay": RELAY, **{f"home-{machine}": HOMES[machine] for machine in nats}}
+    with Lan("relay", *homes.values(), *nats) as lan:
+        outside = {"relay": RELAY, **{homes.get(machine, machine): HOMES[machine] for machine in nats}}
         for machine, address in outside.items():
             run(lan, machine, "ip", "addr", "flush", "dev", "lan")
             run(lan, machine, "ip", "addr", "add", f"{address}/24", "dev", "lan")
             run(lan, machine, "ip", "route", "replace", "default", "dev", "lan")
         run(lan, "relay", "ip", "addr", "add", f"{ALTERNATE}/24", "dev", "lan")
-        for machine, translate in nats.items():
-            _move_in(lan, machine, f"home-{machine}", translate)
+        for machine, home in homes.items():
+            _move_in(lan, machine, home, nats[machine])
         yield lan
 
 
-def _move_in(lan: Lan, machine: str, home: str, translate: str) -> None:
+def _move_in(lan: Lan, machine: str, home: str, kind: str) -> None:
     """Put a machine behind its router."""
     run(lan, machine, "ip", "link", "set", "lan", "down")
     run(lan, home, "ip", "link", "add", "inside", "type", "veth", "peer", "home", "netns", name(lan, machine))
@@ -81,7 +67,7 @@ def _move_in(lan: Lan, machine: str, home: str, translate: str) -> None:
         run(lan, where, "ip", "link", "set", interface, "up")
     run(lan, machine, "ip", "route", "replace", "default", "via", ROUTER)
     run(lan, home, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    run(lan, home, "nft", "-f", "-", text=NAT.replace("TRANSLATE", translate))
+    run(lan, home, "nft", "-f", "-", text=rules_of(kind, inside="inside", outside="lan"))
 
 
 @contextmanager

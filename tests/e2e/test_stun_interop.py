@@ -24,6 +24,7 @@ from teale_proto.inputs import Address
 from teale_proto.nat.kinds import Filtering
 from tests.e2e.harness import SAFETY_SECONDS
 from tests.e2e.namespaces import Lan
+from tests.e2e.routers import rules_of
 from tests.e2e.test_port_mapping import GATEWAY, WAN, home, name, run
 
 __all__ = ["home"]
@@ -138,60 +139,12 @@ def test_our_client_finds_out_everything_from_coturn(tmp_path: Path) -> None:
 CLIENT, ROUTER_OUTSIDE, RELAY_FIRST, RELAY_SECOND = "10.77.0.2", "203.0.113.1", "203.0.113.2", "203.0.113.3"
 PORT = 11437
 
-_FORWARDING = """
-table ip router {
-    map inside { type inet_service : ipv4_addr; flags dynamic,timeout; timeout 5m; size 4096; }
-    set spoken { type inet_service . ipv4_addr; flags dynamic,timeout; timeout 5m; size 4096; }
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        BLOCK
-        iifname "lan" oifname "wan" udp sport != 0 update @inside { udp sport : ip saddr }
-        iifname "lan" oifname "wan" udp sport != 0 update @spoken { udp sport . ip daddr }
-        iifname "lan" accept
-        ct state established,related accept
-        ct status dnat accept
-        UNSOLICITED
-    }
-    chain input {
-        type filter hook input priority 0;
-        iifname "wan" ct state new drop
-    }
-    chain prerouting {
-        type nat hook prerouting priority -100;
-        DNAT
-    }
-    chain postrouting {
-        type nat hook postrouting priority 100;
-        SNAT
-    }
-}
-"""
-_TO_WHOEVER_SENT = 'iifname "wan" {condition} dnat to udp dport map @inside'
-KINDS = {
-    "public": {"UNSOLICITED": "accept"},
-    "firewall": {},
-    "eim-eif": {
-        "SNAT": 'oifname "wan" masquerade',
-        "DNAT": _TO_WHOEVER_SENT.format(condition="meta l4proto udp"),
-    },
-    "eim-adf": {
-        "SNAT": 'oifname "wan" masquerade',
-        "DNAT": _TO_WHOEVER_SENT.format(condition="udp dport . ip saddr @spoken"),
-    },
-    "eim-apdf": {"SNAT": 'oifname "wan" masquerade'},
-    "apdm-apdf": {"SNAT": 'oifname "wan" masquerade fully-random'},
-    "udp-blocked": {"SNAT": 'oifname "wan" masquerade', "BLOCK": "meta l4proto udp drop"},
-}
-
 
 @contextmanager
 def behind(kind: str) -> Iterator[Lan]:
     """Make a client behind a router of that kind, and a machine with two addresses on the other side."""
     if shutil.which("nft") is None:
         pytest.skip("needs nft")
-    rules = _FORWARDING
-    for place in ("BLOCK", "UNSOLICITED", "DNAT", "SNAT"):
-        rules = rules.replace(place, KINDS[kind].get(place, ""))
     with Lan("router", "client", "relay") as lan:
         run(lan, "router", "ip", "link", "add", "wan", "type", "veth", "peer", "wan", "netns", name(lan, "relay"))
         for machine, addresses in (("router", (ROUTER_OUTSIDE,)), ("relay", (RELAY_FIRST, RELAY_SECOND))):
@@ -202,7 +155,7 @@ def behind(kind: str) -> Iterator[Lan]:
         run(lan, "relay", "ip", "route", "add", "10.77.0.0/24", "via", ROUTER_OUTSIDE)
         run(lan, "client", "ip", "route", "replace", "default", "via", "10.77.0.1")
         run(lan, "router", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        run(lan, "router", "nft", "-f", "-", text=rules)
+        run(lan, "router", "nft", "-f", "-", text=rules_of(kind, inside="lan", outside="wan"))
         yield lan
 
 
