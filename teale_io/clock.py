@@ -6,10 +6,13 @@ trio's clock rather than the system's lets trio's own virtual clock drive a whol
 
 import math
 import time
+from typing import Final
 
 import trio
 
 from teale_proto.contract import NEVER, SECOND, Instant
+
+CLOCK_TRIES: Final = 8
 
 
 def now() -> Instant:
@@ -24,5 +27,14 @@ def trio_time(at: Instant) -> float:
 
 
 def unix_time_at_zero() -> Instant:
-    """Return the Unix time, in microseconds, at instant zero; a calendar that is set later does not change it."""
-    return round(time.time() * SECOND) - now()
+    """Return the Unix time, in microseconds, at instant zero; a calendar that is set later does not change it.
+
+    It is right to a microsecond or two, so that instants of several programs of one machine can be compared.
+    """
+    tries = []
+    for _ in range(CLOCK_TRIES):
+        before, wall, after = trio.current_time(), time.time_ns(), trio.current_time()
+        tries.append((after - before, round(wall / 1000 - (before + after) / 2 * SECOND)))
+    # Two clocks cannot be read at once, and a process that is interrupted between them is wrong by milliseconds.
+    _, zero = min(tries)
+    return zero

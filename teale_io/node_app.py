@@ -32,6 +32,7 @@ from teale_io.inference.llama import LlamaBackend
 from teale_io.inference.manager import BackendManager
 from teale_io.inference.openai_upstream import OpenAIUpstream
 from teale_io.inference.worker_protocol import LlamaParameters
+from teale_io.journal import JournalFile, create_journal, entropy, journal_options
 from teale_io.kept_discovery import Feed, KeptDiscovery
 from teale_io.keychain import load_or_create_identity, passphrase_from
 from teale_io.listener import Listener, bind
@@ -40,15 +41,17 @@ from teale_io.mdns import DiscoveryOptions
 from teale_io.memory import keep_freed_memory
 from teale_io.network import Network, NetworkWatch, OwnAddresses
 from teale_io.paths import Paths, Runtime, hold, remove_runtime, write_runtime
+from teale_io.port_opening import PortOpener
 from teale_io.runner import Runner
 from teale_io.stun_servers import parse_server, relay_servers
 from teale_io.tcp import dial_tcp, serve_tcp
 from teale_io.websocket import WebSocketDialer
-from teale_proto.contract import SECOND
+from teale_proto.contract import SECOND, Core
 from teale_proto.door import Join
 from teale_proto.effects import CancelGeneration, DirectTarget, NodeEffect, StartGeneration, WebSocketUrl
 from teale_proto.errors import TealeError
 from teale_proto.inputs import Address, NetworkChanged, NodeInput, Started, StopRequested
+from teale_proto.journal import NodeMade
 from teale_proto.node import Node, NodeConfig
 from teale_proto.secure.identity import Identity, parse_node_id
 from teale_proto.secure.passcode import Passcode
@@ -62,8 +65,9 @@ _log = structlog.get_logger()
 
 
 @click.command()
+@journal_options
 @click.version_option(package_name="teale")
-def main() -> None:
+def main(journal: Path | None, journal_name: str, journal_bytes_max: int) -> None:
     """Run a node in the foreground; `teale config` sets it up, `teale up` runs it in the background."""
     keep_freed_memory()
     paths = Paths.find()
@@ -83,9 +87,10 @@ def main() -> None:
             raise TealeError(f"another node is running in {paths.home}; end it with: teale down")
         listener = _bind_lan(config)
         sockets = _bind_direct(config)
+        recorder = create_journal(journal, host=journal_name, size_max=journal_bytes_max)
     except TealeError as error:
         program.fail(NAME, str(error))
-    program.run(NAME, serve, config, paths, identity, listener, sockets)
+    program.run(NAME, serve, config, paths, identity, listener, sockets, recorder)
 
 
 async def serve(
@@ -94,17 +99,20 @@ async def serve(
     identity: Identity,
     listener: Listener | None,
     sockets: Sequence[socket.socket] = (),
+    journal: JournalFile | None = None,
 ) -> None:
     """Run a node until it is told to stop; raises the error that broke it, if one does.
 
-    Without `listener` it has no LAN, without UDP `sockets` no direct paths.
+    Without `listener` it has no LAN, without UDP `sockets` no direct paths. What it is fed is recorded in `journal`.
     """
     last_resort = threading.Timer(ENDING_SECONDS, _end_by_force)
     last_resort.daemon = True
     try:
-        await _serve(config, paths, identity, listener, sockets, last_resort)
+        await _serve(config, paths, identity, listener, sockets, journal, last_resort)
     finally:
         last_resort.cancel()
+        if journal is not None:
+            journal.close()
 
 
 async def _serve(
@@ -113,10 +121,15 @@ async def _serve(
     identity: Identity,
     listener: Listener | None,
     sockets: Sequence[socket.socket],
+    journal: JournalFile | None,
     last_resort: threading.Timer,
 ) -> None:
-    node = Node(node_config(config), identity, random.SystemRandom(), unix_time_at_zero=unix_time_at_zero())
-    runner: Runner[NodeInput, NodeEffect] = Runner(node, get_args(NodeEffect))
+    told, zero = node_config(config), unix_time_at_zero()
+    core: Core[NodeInput, NodeEffect]
+    core = node = Node(told, identity, entropy(journal), unix_time_at_zero=zero)
+    if journal is not None:
+        core = journal.recording(node, NodeMade(told, identity), unix_time_at_zero=zero)
+    runner: Runner[NodeInput, NodeEffect] = Runner(core, get_args(NodeEffect))
     manager = BackendManager(backends_of(config), runner.feed)
     live = LiveNode(
         node,
@@ -128,6 +141,7 @@ async def _serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_call_at_end, last_resort.start)
             direct = DirectSockets(runner.feed, identity, sockets)
+            ports = PortOpener(runner.feed)
             connections = Connections(
                 feed=runner.feed,
                 nursery=nursery,
@@ -138,6 +152,7 @@ async def _serve(
                 {
                     **connections.performers,
                     **direct.performers,
+                    **ports.performers,
                     **live.performers,
                     StartGeneration: manager.start,
                     CancelGeneration: manager.cancel,
@@ -146,6 +161,7 @@ async def _serve(
             )
             nursery.start_soon(runner.run)
             await nursery.start(direct.run, connections)
+            await nursery.start(ports.run)
             await nursery.start(manager.run)
             app = create_app(live, version=version("teale"), allowed_hosts=_api_names(config))
             draining, drained = trio.Event(), trio.Event()
@@ -175,6 +191,7 @@ async def _serve(
                 # Whoever waits for an answer is told that none will come.
                 await drained.wait()
                 await connections.wait_empty()
+                await ports.wait_idle()
             nursery.cancel_scope.cancel()
     _log.info("stopped")
 
@@ -219,6 +236,7 @@ def node_config(config: Config) -> NodeConfig:
         allow_plaintext_legacy=config.allow_plaintext_legacy,
         wan_enabled=config.wan_enabled,
         wan_relay_url=config.wan_relay_url,
+        wan_peers_max=config.wan_peers_max,
         wan_direct=config.wan_direct,
         wan_birthday=config.wan_birthday,
         max_concurrent_requests=config.max_concurrent_requests,

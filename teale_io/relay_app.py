@@ -1,6 +1,5 @@
 """`teale-relay`: the program around a relay core."""
 
-import random
 import resource
 import signal
 import socket
@@ -17,6 +16,7 @@ import trio
 from teale_io import logs
 from teale_io.clock import unix_time_at_zero
 from teale_io.connections import MIB, PARTING_SECONDS, Connections, reason_of
+from teale_io.journal import JournalFile, create_journal, entropy, journal_options
 from teale_io.listener import Listener, bind
 from teale_io.memory import keep_freed_memory
 from teale_io.relay_access import PROXY_HEADERS, X_FORWARDED_FOR, Access, Network
@@ -29,10 +29,11 @@ from teale_io.stream import address_of
 from teale_io.stun_metrics import StunMetrics
 from teale_io.stun_service import StunSockets, open_stun
 from teale_io.websocket_server import WebSocketServer
-from teale_proto.contract import SECOND, Value
+from teale_proto.contract import SECOND, Core, Value
 from teale_proto.effects import RelayEffect, ReportConnection, ReportRefusal
 from teale_proto.errors import TealeError
 from teale_proto.inputs import Address, DrainRequested, RelayInput, StopRequested
+from teale_proto.journal import RelayMade
 from teale_proto.relay.server import RelayServer, RelayServerConfig
 
 FILES_BESIDE_CONNECTIONS: Final = 100
@@ -152,8 +153,16 @@ _COUNT = click.IntRange(min=0)
 )
 @click.option("--log-format", default="text", show_default=True, type=click.Choice([f.value for f in logs.LogFormat]))
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(logs.LEVELS))
+@journal_options
 @click.version_option(package_name="teale")
-def main(log_format: str, log_level: str, **options: object) -> None:
+def main(
+    log_format: str,
+    log_level: str,
+    journal: Path | None,
+    journal_name: str,
+    journal_bytes_max: int,
+    **options: object,
+) -> None:
     """Run a relay: nodes that cannot see each other meet here, and it cannot read what they say."""
     logs.configure(logs.LogFormat(log_format), log_level)
     keep_freed_memory()
@@ -167,13 +176,20 @@ def main(log_format: str, log_level: str, **options: object) -> None:
         _fail(str(error))
     access = Access(tokens=tokens, proxies=chosen.trusted_proxies, proxy_header=chosen.proxy_header)
     listener, stun = _listening(chosen, access)
+    try:
+        recorder = create_journal(journal, host=journal_name, size_max=journal_bytes_max)
+    except TealeError as error:
+        _fail(str(error))
     _allow_files(chosen.connections_max)
     watched = [each for each in (certificate, tokens) if each is not None]
     try:
-        trio.run(serve, listener, stun, access, certificate, watched, chosen)
+        trio.run(serve, listener, stun, access, certificate, watched, chosen, recorder)
     except Exception:
         _log.exception("the relay broke")
         sys.exit(1)
+    finally:
+        if recorder is not None:
+            recorder.close()
 
 
 async def serve(
@@ -183,13 +199,18 @@ async def serve(
     certificate: Certificate | None,
     watched: Sequence[Reloadable],
     options: RelayOptions,
+    journal: JournalFile | None = None,
 ) -> None:
     """Serve until a signal says otherwise; raises the error that broke the relay, if one does.
 
-    What is `watched` is read again when it changes.
+    What is `watched` is read again when it changes. What the relay is fed is recorded in `journal`.
     """
-    relay = RelayServer(config_of(options), random.SystemRandom(), unix_time_at_zero=unix_time_at_zero())
-    runner: Runner[RelayInput, RelayEffect] = Runner(relay, get_args(RelayEffect))
+    told, zero = config_of(options), unix_time_at_zero()
+    core: Core[RelayInput, RelayEffect]
+    core = relay = RelayServer(told, entropy(journal), unix_time_at_zero=zero)
+    if journal is not None:
+        core = journal.recording(relay, RelayMade(told), unix_time_at_zero=zero)
+    runner: Runner[RelayInput, RelayEffect] = Runner(core, get_args(RelayEffect))
     reloader = Reloader(watched, interval_seconds=options.reload_seconds)
     with ExitStack() as receivers:
         signals = receivers.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))

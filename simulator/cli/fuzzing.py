@@ -7,6 +7,7 @@ import click
 
 from simulator.cli import progress
 from simulator.cli.exits import Exit, SimError
+from simulator.cli.journals import replay_journal
 from simulator.cli.options import json_option, out_option, seed_option, workers_option
 from simulator.cli.output import Output
 from simulator.cli.running import recorded
@@ -83,19 +84,27 @@ def fuzz(
 
 
 @click.command()
-@click.argument("capsule", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("capsule", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @json_option
 @click.option("--tail", is_flag=True, help="Print the last entries of the trace.")
 @out_option("the results of the whole run")
 def replay(capsule: Path, *, as_json: bool, tail: bool, out: Path | None) -> int:
-    """Run the world of CAPSULE again, up to the event that broke a rule.
+    """Run the world of a capsule again, up to the event that broke a rule, or a program again from its journal.
 
-    Ends with 1 when a rule is broken again, and with 0 when none is any more. The same code comes to the same event;
-    when it does not, that is told, and the exit code is 1 too.
+    A capsule ends with 1 when a rule is broken again, and with 0 when none is any more. The same code comes to the same
+    event; when it does not, that is told, and the exit code is 1 too.
+
+    A journal, which `teale-node` and `teale-relay` write with --journal, ends with 0 when the core does again all that
+    it did, and with 1 when it does not.
     """
     from simulator.fuzz import CapsuleError
     from simulator.fuzz import replay as replayed
+    from simulator.journals.reading import holds_journal
 
+    if holds_journal(capsule):
+        if out is not None:
+            raise click.UsageError("--out is for capsules: a journal is of one program, and no whole run")
+        return replay_journal(capsule, as_json=as_json, tail=tail)
     try:
         report = replayed(capsule)
         if out is not None:

@@ -3,7 +3,7 @@
 A rate is kept as one integer, the instant at which all of it is back; nothing has to tick.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Final
 
 from teale_proto.contract import MILLISECOND, SECOND, Duration, Instant, Value
@@ -95,7 +95,7 @@ MIB: Final = 1 << 20
 class RelayServerConfig(Value):
     """How a relay is run; the defaults suit a public one on one core."""
 
-    names: frozenset[str] | Sequence[str] = frozenset()
+    names: Collection[str] = ()
     """The host names and addresses under which nodes reach it, beside the addresses of its own interfaces."""
     allow_legacy_register: bool = False
     """Accept the deployed programs' bare signature, which whoever has seen it once can replay."""

@@ -68,6 +68,11 @@ class Identity(Secret):
             raise LocalError(f"an identity is made from {SEED_BYTES} bytes, not from {len(seed)}")
         return cls(SigningKey(seed))
 
+    @property
+    def seed(self) -> bytes:
+        """The seed that the identity is made from, its whole secret."""
+        return self._signing_key.encode()
+
     def sign(self, message: bytes) -> bytes:
         """Return the Ed25519 signature of `message`, 64 bytes."""
         return self._signing_key.sign(message).signature

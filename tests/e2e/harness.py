@@ -127,12 +127,12 @@ class Program:
 
 
 class Relay(Program):
-    """`teale-relay`; `port` 0 takes any."""
+    """`teale-relay`; `port` 0 takes any, and `options` are what else it is told."""
 
-    def __init__(self, folder: Path, *, port: int = 0) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, options: Sequence[str] = ()) -> None:
         main = "from teale_io.relay_app import main; main()"
-        options = ("--port", str(port), "--log-level", "debug", "--log-format", "json")
-        super().__init__("relay", [sys.executable, "-c", main, *options], folder)
+        words = ("--port", str(port), "--log-level", "debug", "--log-format", "json", *options)
+        super().__init__("relay", [sys.executable, "-c", main, *words], folder)
         self.port = port
 
     def wait_until_up(self) -> None:
@@ -163,14 +163,23 @@ class Relay(Program):
 
 
 class Node(Program):
-    """`teale-node` in `home`; `prefix` runs it elsewhere, and `reach` then says at which port its API is found here."""
+    """`teale-node` in `home`, with `options`.
+
+    `prefix` runs it elsewhere, and `reach` then says at which port its API is found here.
+    """
 
     def __init__(
-        self, name: str, home: Path, *, prefix: Sequence[str] = (), reach: Callable[[int], int] = lambda port: port
+        self,
+        name: str,
+        home: Path,
+        *,
+        prefix: Sequence[str] = (),
+        reach: Callable[[int], int] = lambda port: port,
+        options: Sequence[str] = (),
     ) -> None:
         self.home = home
         self._reach = reach
-        command = [*prefix, sys.executable, "-m", "teale_io.node_app"]
+        command = [*prefix, sys.executable, "-m", "teale_io.node_app", *options]
         super().__init__(name, command, home / "logs", home=home)
 
     def wait_until_up(self) -> None:
@@ -347,9 +356,9 @@ class Stage:
             program.kill()
         Stage.open.remove(self)
 
-    def relay(self, *, port: int = 0) -> Relay:
+    def relay(self, *, port: int = 0, options: Sequence[str] = ()) -> Relay:
         """Start a relay, and return it when it listens."""
-        relay = self._keep(Relay(self._folder / "relay", port=port))
+        relay = self._keep(Relay(self._folder / "relay", port=port, options=options))
         relay.wait_until_up()
         return relay
 

@@ -72,7 +72,11 @@ def _move_in(lan: Lan, machine: str, home: str, kind: str) -> None:
 
 @contextmanager
 def at_home(
-    folder: Path, nats: dict[str, str], options: tuple[str, ...] = (), **settings: object
+    folder: Path,
+    nats: dict[str, str],
+    options: tuple[str, ...] = (),
+    node_options: tuple[str, ...] = (),
+    **settings: object,
 ) -> Iterator[tuple[Lan, list[Node]]]:
     """Run a relay with these options, and a node in each home; Bob's has a model."""
     with ExitStack() as stack:
@@ -88,7 +92,8 @@ def at_home(
             url = f"ws://{RELAY}:{PORT}/ws"
             common = {"display_name": machine, "wan_enabled": True, "wan_relay_url": url, "heartbeat_seconds": 5}
             write_config(stage.home(machine), **common, builtin_model=machine == "bob", **settings)
-            started.append(stage.start(machine, prefix=lan.prefix(machine), reach=partial(reach, machine)))
+            elsewhere = {"prefix": lan.prefix(machine), "reach": partial(reach, machine)}
+            started.append(stage.start(machine, options=node_options, **elsewhere))
         yield lan, stage.up(started)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import SAFETY_SECONDS
+from tests.e2e.harness import SAFETY_SECONDS, Node, eventually, write_config
 from tests.e2e.namespaces import Lan
 from tests.e2e.test_port_mapping import CLIENT, GATEWAY, PORT, STRANGER, WAN, bound, router, run
 
@@ -34,6 +34,40 @@ async def main():
         await gateway.request(Address({CLIENT!r}, 80), 600)
     except upnp.UpnpRefused as error:
         print(json.dumps(error.reason.value), flush=True)
+
+trio.run(main)
+"""
+
+
+DRIVER = f"""
+import structlog, sys, trio
+from teale_io.port_opening import PortOpener
+from teale_proto.contract import SECOND
+from teale_proto.effects import MapPort, UnmapPort
+from teale_proto.inputs import Address
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+
+async def main():
+    send, hear = trio.open_memory_channel(9)
+    opener = PortOpener(send.send_nowait)
+    do = opener.performers
+    wanted = MapPort(1, {GATEWAY!r}, Address({CLIENT!r}, {PORT}), 600 * SECOND)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(opener.run)
+        for _ in range(2):
+            do[MapPort](wanted)
+            print(await hear.receive(), flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        do[UnmapPort](UnmapPort(1))
+        await opener.wait_idle()
+        print("closed", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        do[MapPort](wanted)
+        do[UnmapPort](UnmapPort(1))  # while it is being opened
+        await opener.wait_idle()
+        print("closed", flush=True)
+        nursery.cancel_scope.cancel()
 
 trio.run(main)
 """
@@ -87,3 +121,35 @@ def test_the_doctor_tries_upnp_where_nothing_else_is_spoken(home: Lan, tmp_path:
     assert said["outcome"] == "UPnP"
     assert said["external"].startswith(f"{WAN}:")
     assert "dnat" not in run(home, "router", "nft", "list", "ruleset")
+
+
+def test_the_nodes_driver_opens_keeps_and_closes_a_port_and_leaves_none_open_that_was_not_waited_for(home: Lan) -> None:
+    command = (*home.prefix("client"), sys.executable, "-c", DRIVER)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        answer = f"PortMapped(request=1, external=Address(host='{WAN}', port={PORT}), lifetime=600000000)\n"
+        try:
+            assert [client.stdout.readline() for _ in range(2)] == [answer] * 2
+            assert f"dnat ip to {CLIENT}:{PORT}" in run(home, "router", "nft", "list", "ruleset")
+            for _ in range(2):
+                client.stdin.write("go on\n")
+                client.stdin.flush()
+                assert client.stdout.readline() == "closed\n"
+                assert "dnat" not in run(home, "router", "nft", "list", "ruleset")
+        finally:
+            client.stdin.close()
+            client.wait(SAFETY_SECONDS)
+
+
+def test_a_node_has_its_port_opened_by_upnp_and_closes_it_when_it_stops(home: Lan, tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    write_config(folder, wan_enabled=True, wan_relay_url="ws://192.0.2.1:1/ws", wan_udp_port=PORT)
+    node = Node("node", folder, prefix=home.prefix("client"))
+    try:
+        found = eventually(lambda: f"to {CLIENT}:{PORT}" in run(home, "router", "nft", "list", "ruleset"), "a port")
+        assert found
+        assert node.stop() == 0
+        assert "dnat" not in run(home, "router", "nft", "list", "ruleset")
+    finally:
+        node.kill()

@@ -1,5 +1,6 @@
 """The runner, with small cores under trio's virtual clock."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import get_args
 
@@ -224,3 +225,18 @@ async def feed_in_runs_with_clocks_at(runner: Runner[Input, Effect], *seconds: f
 async def test_the_calendar_is_fixed_to_the_clock(autojump_clock: trio.testing.MockClock) -> None:
     zero = unix_time_at_zero()
     assert zero + now() > 1_700_000_000 * SECOND
+
+
+def test_programs_of_one_machine_agree_on_the_calendar_within_microseconds() -> None:
+    """Each run of trio has a clock with a zero of its own, as programs have; the journals of all are put together."""
+
+    async def calendar() -> float:
+        zero = unix_time_at_zero()
+        tries = []
+        for _ in range(20):
+            before, here, after = time.perf_counter(), trio.current_time(), time.perf_counter()
+            tries.append((after - before, zero + (here - (before + after) / 2) * SECOND))
+        return min(tries)[1]
+
+    shown = [trio.run(calendar) for _ in range(5)]
+    assert max(shown) - min(shown) < 20
