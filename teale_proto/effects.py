@@ -63,6 +63,11 @@ class DirectTarget(Value):
     node: NodeId
     local: Address
     remote: Address
+    opening: bytes = b""
+    """What the stream begins with: short, and worth nothing the second time.
+
+    It may leave before the other side has answered anything, and somebody who has recorded it may say it again.
+    """
 
 
 class Connect(Value):
@@ -133,6 +138,26 @@ class CloseSockets(Value):
     ports: tuple[int, ...]
 
 
+class MapPort(Value):
+    """Have the gateway forward a UDP port to `local` by UPnP; answer with PortMapped or PortMapFailed.
+
+    Where the request is already known, the port that was opened for it is to be kept open.
+    """
+
+    request: int
+    gateway: str
+    """Its IPv4 address on our network."""
+    local: Address
+    lifetime: Duration
+    """For how long, where the gateway lets us choose."""
+
+
+class UnmapPort(Value):
+    """Have the gateway forward it no longer; a MapPort that is under way is not answered any more."""
+
+    request: int
+
+
 class Advertise(Value):
     """Publish this record on the LAN, replacing the former one."""
 
@@ -191,11 +216,12 @@ class ReportFailed(Value):
 
 
 class ReportPeer(Value):
-    """A peer connected, missed a heartbeat, came back or was lost."""
+    """A peer connected, over one more path perhaps, missed a heartbeat on one, came back or was lost."""
 
     node: NodeId
     state: PeerState
     path: Path
+    """For CONNECTED, the one that is used from now on; for DEGRADED and LOST, the one that it is about."""
     reason: str = ""
 
 
@@ -247,6 +273,8 @@ NodeEffect: TypeAlias = (
     | SendDatagram
     | OpenSockets
     | CloseSockets
+    | MapPort
+    | UnmapPort
     | Advertise
     | StartGeneration
     | CancelGeneration

@@ -183,13 +183,14 @@ class Peers:
 
     def dialled(
         self, connection: ConnectionId, node: NodeId, address: Address, now: Instant, *, path: Path = Path.LAN
-    ) -> None:
-        """Note that we are connecting to `node`, on the LAN or directly."""
+    ) -> bytes:
+        """Note that we are connecting to `node`, on the LAN or directly; return what a direct stream begins with."""
         plaintext = self._allow_plaintext and path is Path.LAN
         link = Link.plaintext() if plaintext else self._links.dial(node)
         conversation = Conversation(connection, path, link, initiator=True, peer=node, remote=address)
         conversation.state = ConversationState.CONNECTING
         self._add(conversation, now)
+        return link.opening() if path is Path.DIRECT else b""
 
     def opened(self, connection: ConnectionId, out: Out) -> None:
         """Begin to talk on a connection that we dialled."""
@@ -454,7 +455,7 @@ class Peers:
         self._timers.set(LivenessDue(conversation.handle), liveness.due_at)
         peer.greeted(hello)
         self.changed[node] = None
-        out.append(ReportPeer(node, PeerState.CONNECTED, conversation.path))
+        out.append(ReportPeer(node, PeerState.CONNECTED, peer.best.path))
         speaking.send_due(peer, out)
         yield PeerUp(node, conversation.path)
 
