@@ -27,7 +27,9 @@ from teale_proto.errors import PeerError
 from teale_proto.inputs import NodeId, ServiceFound, ServiceLost, ServiceRecord
 
 DEADLINE_SECONDS = 30
-ON_LOOPBACK = DiscoveryOptions(interfaces=("127.0.0.1",), versions=IpVersions.V4, ttl_seconds=2, look_seconds=0.2)
+ON_LOOPBACK = DiscoveryOptions(interfaces=("127.0.0.1",), versions=IpVersions.V4, look_seconds=0.2)
+# Where somebody vanishes without a word, nobody shall wait two minutes; elsewhere a busy machine must not seem gone.
+MORTAL = msgspec.structs.replace(ON_LOOPBACK, ttl_seconds=2)
 
 CHILD = """
 import sys, msgspec, trio
@@ -96,7 +98,7 @@ class Neighbour:
 
 
 @asynccontextmanager
-async def child(own: NodeId, options: DiscoveryOptions = ON_LOOPBACK, *prefix: str) -> AsyncIterator[trio.Process]:
+async def child(own: NodeId, options: DiscoveryOptions = MORTAL, *prefix: str) -> AsyncIterator[trio.Process]:
     """Run a discovery in a process of its own."""
     command = [*prefix, sys.executable, "-c", CHILD, own, msgspec.json.encode(options).decode()]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
