@@ -28,10 +28,12 @@ from teale_proto.effects import (
     Advertise,
     CancelGeneration,
     CloseSockets,
+    MapPort,
     NodeEffect,
     OpenSockets,
     SendDatagram,
     StartGeneration,
+    UnmapPort,
 )
 from teale_proto.inputs import NodeInput, Started, Task
 from teale_proto.node import Node, NodeConfig
@@ -108,6 +110,7 @@ async def main(kind: str, count: int, rounds: int) -> None:
             StartGeneration: manager.start,
             CancelGeneration: manager.cancel,
             **dict.fromkeys((Advertise, SendDatagram, OpenSockets, CloseSockets), lambda _: None),
+            **dict.fromkeys((MapPort, UnmapPort), lambda _: None),
         }
         runner.perform_with({**connections.performers, **live.performers, **ours})
         nursery.start_soon(runner.run)

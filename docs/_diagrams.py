@@ -269,6 +269,7 @@ PACKAGE_LAYERS: Final = (
 )
 
 LAYER_TEXTS: Final[Mapping[str, str]] = {
+    "journal": "what goes into a core, written down and read again",
     "node": "the switchboard",
     "node_out": "who is dialled on the LAN, what the relay is asked for, ways without it",
     "peers": "conversations, requests and work, whom one could talk to, the way through the relay, NATs",

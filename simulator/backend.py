@@ -5,14 +5,14 @@ repeated, so that a checker can recognise an answer wherever it turns up in plai
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from os.path import commonprefix
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
-from simulator.engine import Engine
 from simulator.rng import SplitMix64, lognormal
-from simulator.spec.units import Chance, Positive, Several, Sigma
-from teale_proto.contract import SECOND, Duration, Value
+from simulator.spec.units import COUNT_MAX, Chance, Positive, Seconds, Several, Sigma, microseconds
+from teale_proto.contract import SECOND, Duration, Instant, Value
 from teale_proto.effects import StartGeneration
 from teale_proto.inputs import Failure, GenerationChunk, GenerationFailed, GenerationFinished, JobId, Task
 
@@ -20,6 +20,9 @@ ANSWER_MARKER: Final = "simulated-answer-word"
 """What every token of every answer contains; no character of it is escaped in JSON."""
 
 CHARACTERS_PER_TOKEN: Final = 4
+
+TOKENS_MAX: Final = COUNT_MAX
+"""Of one answer, however long somebody would like it."""
 
 GenerationInput: TypeAlias = GenerationChunk | GenerationFinished | GenerationFailed
 
@@ -38,10 +41,22 @@ class CostModel(Value, forbid_unknown_fields=True):
     tokens_sigma: Sigma = 0.6
     failure_chance: Chance = 0.0
     """The chance that a request fails, at a token that is drawn too."""
+    begins_after: Seconds = 0.0
+    """What passes before the first token, besides the reading of the prompt."""
+    begins_spread: Seconds = 0.0
+    """By how much that is more or less; drawn evenly."""
+    remembers_prompt: bool = False
+    """Whether what a request has in common with the beginning of the one before is not read again."""
 
     def __post_init__(self) -> None:
         if self.tokens_max < self.tokens_min:
             raise ValueError("`tokens_max` is not below `tokens_min`")
+
+
+class _Limits(Value):
+    """The part of a request that says how long its answer may be."""
+
+    max_tokens: int | None = None
 
 
 class _Job:
@@ -55,36 +70,64 @@ class _Job:
         self.produced = 0
 
 
+class Timeline(Protocol):
+    """Whatever has a present instant, and does things later: the engine of a simulation, or the clock on the wall."""
+
+    @property
+    def now(self) -> Instant:
+        """The present instant."""
+
+    def call_at(self, at: Instant, call: Callable[..., object], *arguments: Any) -> None:
+        """Have something called at an instant, after all that was to happen at it already."""
+
+
 class SimulatedBackend:
     """Answers StartGeneration; `deliver` gets the inputs that a real backend's driver would make of it."""
 
-    __slots__ = ("_cost", "_deliver", "_engine", "_jobs", "_rng", "models")
+    __slots__ = ("_cost", "_deliver", "_engine", "_jobs", "_read", "_rng", "models")
 
     def __init__(
-        self, engine: Engine, rng: SplitMix64, cost: CostModel, deliver: Callable[[GenerationInput], None]
+        self, engine: Timeline, rng: SplitMix64, cost: CostModel, deliver: Callable[[GenerationInput], None]
     ) -> None:
         self._engine = engine
         self._rng = rng
         self._cost = cost
         self._deliver = deliver
         self._jobs: dict[JobId, _Job] = {}
+        self._read = b""
         self.models: Sequence[str] = ()
 
     def start(self, effect: StartGeneration) -> None:
         """Begin to answer; everything else happens later."""
         cost, rng = self._cost, self._rng
-        tokens_out = _tokens_out(cost, rng)
+        tokens_out = min(_tokens_out(cost, rng), _wanted(effect))
         fails_at = rng.randrange(tokens_out) if rng.random() < cost.failure_chance else None
         job = self._jobs[effect.job] = _Job(effect, tokens_out, fails_at)
-        self._after(round(job.tokens_in * SECOND / cost.prefill_tokens_per_second), job)
+        reading = round(self._unread(job) * SECOND / cost.prefill_tokens_per_second)
+        self._after(self._beginning() + reading, job)
 
     def cancel(self, job: JobId) -> None:
         """Say nothing more about a job."""
         self._jobs.pop(job, None)
 
     def clear(self) -> None:
-        """Drop all jobs: the host died."""
+        """Drop all jobs, and what was read: the host died."""
         self._jobs.clear()
+        self._read = b""
+
+    def _beginning(self) -> Duration:
+        cost = self._cost
+        if not cost.begins_spread:
+            return microseconds(cost.begins_after)
+        spread = cost.begins_spread * (2 * self._rng.random() - 1)
+        return microseconds(max(0.0, cost.begins_after + spread))
+
+    def _unread(self, job: _Job) -> float:
+        """Return how many tokens of a request must be read, and remember that they were."""
+        if not self._cost.remembers_prompt:
+            return job.tokens_in
+        unread, self._read = unread_tokens(job.effect.body, self._read), job.effect.body
+        return unread
 
     def _after(self, delay: Duration, job: _Job) -> None:
         self._engine.call_at(self._engine.now + delay, self._advance, job)
@@ -124,6 +167,20 @@ def _tokens_out(cost: CostModel, rng: SplitMix64) -> int:
     if cost.tokens_median is None:
         return rng.between(cost.tokens_min, cost.tokens_max)
     return min(cost.tokens_max, max(cost.tokens_min, round(lognormal(rng, cost.tokens_median, cost.tokens_sigma))))
+
+
+def unread_tokens(body: bytes, before: bytes) -> float:
+    """Return how many tokens of a request are left to be read where the one before is remembered."""
+    return (len(body) - len(commonprefix([body, before]))) / CHARACTERS_PER_TOKEN
+
+
+def _wanted(effect: StartGeneration) -> int:
+    """Return the longest answer that a request allows."""
+    try:
+        wanted = msgspec.json.decode(effect.body, type=_Limits).max_tokens
+    except msgspec.DecodeError:
+        wanted = None
+    return TOKENS_MAX if wanted is None else max(1, wanted)
 
 
 def _chunk(effect: StartGeneration, number: int | None) -> bytes:

@@ -34,7 +34,7 @@ def add_gateway(
         addresses=[*addresses, *groups],
         ports=(igd.HTTP_PORT,) if services.upnp else (),
     )
-    if services.pcp or services.nat_pmp:
+    if services.pcp or services.nat_pmp or services.upnp:
         world.gateways[site] = Address(addresses[0], pcp.SERVER_PORT)
     world.start(name, at=world.engine.now)
     return host

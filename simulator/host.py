@@ -9,7 +9,8 @@ busy. The trace has them when they are served.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final, TypeAlias
+from functools import partial
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from simulator.backend import CostModel, SimulatedBackend
 from simulator.clock import TRUE_CLOCK, Clock
@@ -20,11 +21,13 @@ from simulator.net.connection import EndOfConnection, Kind, State
 from simulator.net.link import Link
 from simulator.net.machine import HostPort, Machine
 from simulator.net.network import Network
+from simulator.net.quic_end import QuicEnd
 from simulator.net.quic_packets import QUIC_BIT
 from simulator.net.site import Site
 from simulator.net.sockets import UdpSockets
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
+from simulator.upnp import UpnpClient
 from teale_proto.contract import NEVER, SECOND, Duration, Instant, Value
 from teale_proto.effects import (
     Advertise,
@@ -33,12 +36,14 @@ from teale_proto.effects import (
     CloseSockets,
     Connect,
     DirectTarget,
+    MapPort,
     OpenSockets,
     SendData,
     SendDatagram,
     SendPing,
     SendText,
     StartGeneration,
+    UnmapPort,
 )
 from teale_proto.inputs import (
     WAKE,
@@ -63,7 +68,18 @@ from teale_proto.inputs import (
 CoreFactory: TypeAlias = Callable[[SplitMix64, Instant], AnyCore]
 """Makes the core of one life of a host, from its entropy and the instant, by its own clock, at which that begins."""
 
-Pace: TypeAlias = Callable[[Value], Duration]
+
+class Turn(NamedTuple):
+    """An input that is about to be served, as far as it matters for how long that takes."""
+
+    event: Value
+    idle: Duration
+    """How long the host has had nothing to do before; 0 where the input has waited in line."""
+    is_quic: bool
+    """Whether it is about a QUIC stream."""
+
+
+Pace: TypeAlias = Callable[[Turn], Duration]
 """How long an input keeps a host busy."""
 
 
@@ -109,6 +125,7 @@ class Host:
         "_seed",
         "_surroundings",
         "_trace",
+        "_upnp",
         "_waiting",
         "_wrap",
         "lives",
@@ -162,6 +179,7 @@ class Host:
         self._waiting: deque[tuple[EndOfConnection | None, Value]] | None = None
         self._busy_until: Instant = 0
         self._backend: SimulatedBackend | None = None
+        self._upnp: UpnpClient | None = None
         self._cost = cost
         self._models = models
 
@@ -340,7 +358,9 @@ class Host:
 
     def _hear(self, end: EndOfConnection | None, event: Value) -> None:
         """Serve an input, of a connection or not, at once or after those that wait."""
-        if self._pace is None and self._waiting is None:
+        if end is not None and end.id < 0:
+            self._upnp_client.hear(end, event)
+        elif self._pace is None and self._waiting is None:
             self._serve(end, event)
         elif self._core is not None:
             self._wait(end, event)
@@ -350,7 +370,9 @@ class Host:
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append((end, event))
-        busy = 0 if self._pace is None else self._pace(event)
+        busy = 0
+        if self._pace is not None:
+            busy = self._pace(Turn(event, max(0, engine.now - self._busy_until), isinstance(end, QuicEnd)))
         self._busy_until = max(self._busy_until, engine.now) + busy
         engine.call_at(self._busy_until, self._serve_next, self.lives)
 
@@ -463,17 +485,30 @@ class Host:
         ports = () if sockets is None else sockets.open(effect.count)
         opened = SocketsOpened(effect.request, ports)
         # As an input of its own, and never from inside the call that asked for it.
-        self._engine.call_at(self._engine.now, self._sockets_opened, self.lives, opened)
+        self._engine.call_at(self._engine.now, self._feed_in, self.lives, opened)
 
-    def _sockets_opened(self, life: int, opened: SocketsOpened) -> None:
+    def _feed_in(self, life: int, event: Value) -> None:
         if life == self.lives:
-            self.feed(opened)
+            self.feed(event)
 
     def _close_sockets(self, effect: CloseSockets) -> None:
         sockets = self.machine.sockets
         for port in effect.ports:
             if sockets is None or port in sockets.lasting or not sockets.close(port):
                 self._misused(f"CloseSockets of port {port}, which was not opened on request")
+
+    @property
+    def _upnp_client(self) -> UpnpClient:
+        if self._upnp is None:
+            feed = partial(self._feed_in, self.lives)
+            self._upnp = UpnpClient(self._engine, self._network, self.machine, feed)
+        return self._upnp
+
+    def _map_port(self, effect: MapPort) -> None:
+        self._upnp_client.map(effect)
+
+    def _unmap_port(self, effect: UnmapPort) -> None:
+        self._upnp_client.unmap(effect)
 
     def _advertise(self, effect: Advertise) -> None:
         self._network.advertise(self.machine, effect.record)
@@ -498,6 +533,8 @@ class Host:
         SendDatagram: _datagram,
         OpenSockets: _open_sockets,
         CloseSockets: _close_sockets,
+        MapPort: _map_port,
+        UnmapPort: _unmap_port,
         Advertise: _advertise,
         StartGeneration: _start_generation,
         CancelGeneration: _cancel_generation,
@@ -574,6 +611,7 @@ class Host:
         self._core = None
         self._armed_at = NEVER
         self._only = self._ends = None
+        self._upnp = None
         self._waiting = None
         self._busy_until = 0
         if self._backend is not None:

@@ -7,6 +7,9 @@ figures of `docs/reference/benchmarks.md` hold. Where thousands of connections s
 message wakes the loop for itself. Heartbeats are of the second kind, and so is most of what a relay carries.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +43,41 @@ class Work(Value, forbid_unknown_fields=True):
         return self.fixed_us + self.each_ns * count / 1000
 
 
+class Wake(Value, forbid_unknown_fields=True):
+    """What it costs a program to be woken after it has slept so long, besides what it then does.
+
+    The longer it has slept, the less of its code and data the processor still has at hand, and the deeper the
+    processor itself has slept.
+    """
+
+    idle_us: float
+    cpu_us: float
+    latency_us: float = 0.0
+    """How long whoever is waiting waits besides: until the kernel lets the program run."""
+
+
+NO_WAKE: Final = Wake(0.0, 0.0)
+
+
+def woken(wakes: Sequence[Wake], idle_us: float) -> Wake:
+    """Return what waking costs after so long: on straight lines between what was measured, and level outside."""
+    if not wakes:
+        return NO_WAKE
+    place = bisect_right(wakes, idle_us, key=lambda wake: wake.idle_us)
+    if place == 0 or place == len(wakes):
+        return wakes[max(0, place - 1)]
+    low, high = wakes[place - 1], wakes[place]
+    part = (idle_us - low.idle_us) / (high.idle_us - low.idle_us)
+    cpu_us = low.cpu_us + part * (high.cpu_us - low.cpu_us)
+    return Wake(idle_us, cpu_us, low.latency_us + part * (high.latency_us - low.latency_us))
+
+
+def check_wakes(wakes: Sequence[Wake]) -> None:
+    """Raise ValueError unless they are in the order of how long the program has slept."""
+    if any(low.idle_us >= high.idle_us for low, high in pairwise(wakes)):
+        raise ValueError("`wakes` must be in the order of their `idle_us`, each greater than the one before")
+
+
 class RelayProfile(Value, forbid_unknown_fields=True):
     """One relay program on one core of one machine."""
 
@@ -63,6 +101,19 @@ class RelayProfile(Value, forbid_unknown_fields=True):
     """What the kernel and TLS keep for it: not measured, an allowance."""
     base_mib: float
     """Resident memory of the process without connections."""
+    wakes: tuple[Wake, ...] = ()
+    """What being woken costs, by how long the relay slept before; where there are none, `wake_us` whenever."""
+    control_us: float = 0.0
+    """What a message in JSON, such as `relayOpen`, costs more than one that is passed on; `wakes` apart."""
+    stun_us: float = 0.0
+    """Answering one STUN request, on a busy relay."""
+    start_us: float = 0.0
+    """From the start of the process until it listens."""
+    idle_us: float = 0.0
+    """What a second costs in which nothing happens."""
+
+    def __post_init__(self) -> None:
+        check_wakes(self.wakes)
 
     def forward_us(self, size_bytes: float, *, alone: bool) -> float:
         """Return the processor time of passing on one message, which may have come by itself."""

@@ -80,7 +80,7 @@ class World(Happenings):
         self.stun: Final[list[Address]] = []
         """Where nodes are told that STUN is answered, the preferred first."""
         self.gateways: Final[dict[Site, Address]] = {}
-        """Where the gateways of sites are asked for port mappings by PCP and NAT-PMP; of those that are."""
+        """Where the gateways of sites are asked for port mappings; of those that are."""
         self._journal = journal
         self.checkers: Final[list[Checker]] = []
         """Who watches; `check` adds to them."""

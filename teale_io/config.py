@@ -208,6 +208,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         _Switch,
         _about("For a closed test network: talk WITHOUT ENCRYPTION through the relay to old programs that have none."),
     ] = False
+    wan_peers_max: Annotated[
+        int,
+        Meta(ge=0, le=1024),
+        _about("Nodes with models that this node keeps a session with through the relay, ready for a first request."),
+    ] = 8
     wan_direct: Annotated[
         _Switch,
         _about("Look for direct paths to nodes on the internet, instead of talking through the relay for ever."),

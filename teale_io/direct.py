@@ -188,7 +188,7 @@ class DirectSockets:
             speaking = self._promote(target.local, was_called=False)
         if speaking is None or self._streams is None:
             raise DialFailed("the socket that was to be dialled from is no more")
-        return await self._streams.dial(speaking.endpoint, target.local, target.node, target.remote)
+        return await self._streams.dial(speaking.endpoint, target.local, target.node, target.remote, target.opening)
 
     # Effects.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -149,8 +150,16 @@ class NetworkWatch:
 
     @property
     def _known(self) -> tuple[Address, ...]:
-        """The addresses of the servers, in the order of these."""
-        return tuple(dict.fromkeys(each for server in self._servers for each in self._stun.get(server, ())))
+        """The addresses of the servers, in the order of these: the first of each and of either IP version comes first.
+
+        Two addresses of one name may be of one server; the core asks those that come first at the same time, and learns
+        most from different ones.
+        """
+        ranked: list[tuple[int, Address]] = []
+        for server in self._servers:
+            ranks = {4: count(), 6: count()}
+            ranked += ((next(ranks[_version(each)]), each) for each in self._stun.get(server, ()))
+        return tuple(dict.fromkeys(each for _, each in sorted(ranked, key=lambda found: found[0])))
 
     @property
     def _unresolved(self) -> tuple[Server, ...]:

@@ -36,6 +36,7 @@ class Runner(Generic[I, E]):
         "_core",
         "_effects",
         "_failure",
+        "_fed_at",
         "_feeding",
         "_last",
         "_pending",
@@ -50,6 +51,8 @@ class Runner(Generic[I, E]):
         self._pending: deque[I | Woken] = deque()
         self._feeding = False
         self._last: Instant = 0
+        self._fed_at: Instant = 0
+        """When the core was last fed from outside, rather than with what came of its own effects."""
         self._armed: Instant = NEVER
         self._sleep: trio.CancelScope | None = None
         self._failure: Exception | None = None
@@ -74,7 +77,8 @@ class Runner(Generic[I, E]):
             self._pending.append(event)
             return
         try:
-            effects = self._core.handle(event, self._advance())
+            self._fed_at = self._advance()
+            effects = self._core.handle(event, self._fed_at)
         except LocalError:
             raise
         except Exception as error:
@@ -94,7 +98,8 @@ class Runner(Generic[I, E]):
                 raise self._failure
             if self._core.deadline <= now():
                 self.feed(WAKE)
-                if self._core.deadline <= self._last and not self._broken.is_set():
+                # Held against when it was woken: doing what it asked for may have taken until after the next deadline.
+                if self._core.deadline <= self._fed_at and not self._broken.is_set():
                     self._break(RuntimeError(f"{type(self._core).__name__} asks to be woken again at the same instant"))
 
     def _advance(self) -> Instant:

@@ -8,7 +8,7 @@ from typing import Final
 
 from teale_proto.contract import NEVER, Instant, Sink
 from teale_proto.effects import Path
-from teale_proto.inputs import WAKE, Address, DatagramReceived, NetworkChanged, NodeId, SocketsOpened
+from teale_proto.inputs import WAKE, Address, NetworkChanged, NodeId, UdpInput
 from teale_proto.nat.traversal import DialPeer, Traversal, TraversalEffect
 from teale_proto.peer_news import ConversationEnded, PeerUp
 from teale_proto.peers import Peers
@@ -63,7 +63,7 @@ class DirectPaths:
 
     # What happens to our sockets.
 
-    def udp(self, event: NetworkChanged | DatagramReceived | SocketsOpened, now: Instant, out: Out) -> None:
+    def udp(self, event: UdpInput, now: Instant, out: Out) -> None:
         """Take what the driver says of UDP."""
         if not self._is_enabled:
             return

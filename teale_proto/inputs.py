@@ -181,6 +181,25 @@ class SocketsOpened(Value):
     ports: tuple[int, ...]
 
 
+class PortMapped(Value):
+    """The answer to MapPort: the gateway forwards what comes to `external`."""
+
+    request: int
+    external: Address
+    lifetime: Duration
+    """For how long; 0 is until it is told not to."""
+
+
+class PortMapFailed(Value):
+    """The other answer to MapPort; what the gateway forwards already, it may go on forwarding."""
+
+    request: int
+    reason: str
+
+
+UdpInput: TypeAlias = NetworkChanged | DatagramReceived | SocketsOpened | PortMapped | PortMapFailed
+
+
 # Discovery on the LAN.
 
 
@@ -279,9 +298,7 @@ NodeInput: TypeAlias = (
     | Started
     | ConnectionOpened
     | ConnectFailed
-    | NetworkChanged
-    | DatagramReceived
-    | SocketsOpened
+    | UdpInput
     | ServiceFound
     | ServiceLost
     | PeerWanted

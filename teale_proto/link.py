@@ -217,6 +217,15 @@ class Link:
         if self._handshake is not None and self._handshake.my_turn:
             self._put(MAGIC + self._handshake.write(), out)
 
+    def opening(self) -> bytes:
+        """Return the first handshake message, which `start` then sends no more; b"" where it is not ours to send.
+
+        It is a fresh key that nobody but us can use: whoever repeats it gets an answer that he cannot read.
+        """
+        out: list[bytes] = []
+        self.start(out)
+        return b"".join(out)
+
     def send(self, message: ClusterMessage, out: list[bytes]) -> None:
         """Encode, encrypt and frame one message.
 

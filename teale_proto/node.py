@@ -8,7 +8,7 @@ do. It decides nothing that a child or a pure function could decide.
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, get_args
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -28,7 +28,6 @@ from teale_proto.inputs import (
     ConnectionAccepted,
     ConnectionClosed,
     ConnectionOpened,
-    DatagramReceived,
     DataReceived,
     GenerationChunk,
     GenerationFailed,
@@ -43,9 +42,9 @@ from teale_proto.inputs import (
     PongReceived,
     ServiceFound,
     ServiceLost,
-    SocketsOpened,
     Started,
     StopRequested,
+    UdpInput,
     Woken,
 )
 from teale_proto.node_config import NodeConfig, capabilities_of, check, door_of, greeting_of, record_of, status_of
@@ -452,7 +451,7 @@ class Node:
 
     # Direct paths.
 
-    def _on_udp(self, event: NetworkChanged | DatagramReceived | SocketsOpened, now: Instant, out: NodeOut) -> None:
+    def _on_udp(self, event: UdpInput, now: Instant, out: NodeOut) -> None:
         if self._is_running:
             self._direct.udp(event, now, out)
         if self._is_running and isinstance(event, NetworkChanged) and event.sockets:
@@ -577,9 +576,7 @@ class Node:
         PongReceived: _on_pong_received,
         ServiceFound: _on_service_found,
         ServiceLost: _on_service_lost,
-        NetworkChanged: _on_udp,
-        DatagramReceived: _on_udp,
-        SocketsOpened: _on_udp,
+        **dict.fromkeys(get_args(UdpInput), _on_udp),
         PeerWanted: _on_peer_wanted,
         Ask: _on_ask,
         CancelAsk: _on_cancel_ask,

@@ -45,7 +45,7 @@ class NodeOut:
             self._relay.confirm_address(effect.session, effect.host, self.effects)
         elif isinstance(effect, DialPeer):
             connection = next(self._connection_ids)
-            self._peers.dialled(connection, effect.node, effect.remote, self._now, path=Path.DIRECT)
-            self.effects.append(Connect(connection, DirectTarget(effect.node, effect.local, effect.remote)))
+            opening = self._peers.dialled(connection, effect.node, effect.remote, self._now, path=Path.DIRECT)
+            self.effects.append(Connect(connection, DirectTarget(effect.node, effect.local, effect.remote, opening)))
         else:
             self.effects.append(effect)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from simulator.cli import fuzzing, grid, listing, plotting, running, sweeping
+from simulator.cli import calibrating, comparing, fuzzing, grid, lab, listing, plotting, running, sweeping, viewing
 from simulator.cli.exits import Exit, SimError
 from simulator.cli.output import Output
 from simulator.host import CoreError
@@ -81,10 +81,14 @@ def main() -> None:
 for _command in (
     listing.list_scenarios,
     running.run,
+    calibrating.calibrate,
+    lab.lab,
+    comparing.compare,
     grid.grid,
     sweeping.sweep,
     fuzzing.fuzz,
     fuzzing.replay,
     plotting.plot,
+    viewing.view,
 ):
     main.add_command(_command)

@@ -34,6 +34,11 @@ def knobs_options(command: F) -> F:
         help="With real packets and cryptography, or whole messages without (for 10 000 nodes and more). "
         "What the scenario says unless given.",
     )(command)
+    return set_option(command)
+
+
+def set_option(command: F) -> F:
+    """Give a command `--set`."""
     return click.option(
         "--set",
         "settings",
@@ -42,6 +47,16 @@ def knobs_options(command: F) -> F:
         metavar="PATH=VALUE",
         help="Turn a knob of the description, as in populations[0].count=50; again for more. "
         "VALUE is as in TOML; text needs no quotes.",
+    )(command)
+
+
+def costs_option(command: F) -> F:
+    """Give a command `--costs`."""
+    return click.option(
+        "--costs",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Simulate machines as slow as this profile says, which `teale-sim calibrate` writes.",
     )(command)
 
 

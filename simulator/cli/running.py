@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.text import Text
 
 from simulator import scenario as scenarios
 from simulator.cli.exits import Exit, SimError
-from simulator.cli.options import json_option, knobs_options, out_option, seed_option
+from simulator.cli.options import costs_option, json_option, knobs_options, out_option, seed_option
 from simulator.cli.output import Output
 from simulator.cli.progress import busy, virtual_time
 from simulator.host import CoreError
@@ -30,6 +31,7 @@ from simulator.world import World
     metavar="FILE",
     help="Put the first population behind the NATs of this profile, which `teale doctor --save` keeps.",
 )
+@costs_option
 @json_option
 @click.option("--digest", "digest_only", is_flag=True, help="Print nothing but the digest of the trace.")
 @out_option("the results: summary, metrics, plots and a page")
@@ -43,6 +45,7 @@ def run(
     settings: tuple[tuple[str, Any], ...],
     fidelity: str | None,
     nat: Path | None,
+    costs: Path | None,
     as_json: bool,
     digest_only: bool,
     out: Path | None,
@@ -61,7 +64,8 @@ def run(
     if nat is not None:
         settings = (*settings, _behind(nat, loaded))
         loaded = chosen(scenario, settings, fidelity)
-    command = repeating(scenario, seed, settings, fidelity)
+    loaded = with_costs(loaded, costs)
+    command = repeating(scenario, seed, settings, fidelity, costs)
     try:
         report = recorded(loaded, seed, command, out, trace=trace, capture=capture, metrics=metrics or "csv")
     except CoreError as error:
@@ -83,6 +87,19 @@ def chosen(scenario: str, settings: tuple[tuple[str, Any], ...], fidelity: str |
     return scenarios.with_settings(scenarios.load(scenario), {**dict(settings), **more})
 
 
+def with_costs(loaded: Scenario, file: Path | None) -> Scenario:
+    """Return a scenario on machines as slow as a profile says, or as it is without one; raises ScenarioError."""
+    if file is None:
+        return loaded
+    from simulator.spec.costs_file import read_costs
+    from simulator.spec.reading import SpecError
+
+    try:
+        return scenarios.with_settings(loaded, {"costs": msgspec.to_builtins(read_costs(file))})
+    except SpecError as error:
+        raise ScenarioError(str(error)) from error
+
+
 def _behind(file: Path, loaded: Scenario) -> tuple[str, Any]:
     """Return the setting that puts the first population behind the NATs of a profile; its lines stay."""
     from simulator.spec.profile import read_profile
@@ -97,13 +114,21 @@ def _behind(file: Path, loaded: Scenario) -> tuple[str, Any]:
     return "populations[0].access", profile.access(loaded.spec.populations[0].mixture)
 
 
-def repeating(scenario: str, seed: int, settings: tuple[tuple[str, Any], ...], fidelity: str | None) -> str:
+def repeating(
+    scenario: str,
+    seed: int,
+    settings: tuple[tuple[str, Any], ...],
+    fidelity: str | None,
+    costs: Path | None = None,
+) -> str:
     """Return the command that does a run again."""
     words = ["teale-sim", "run", scenario, "--seed", str(seed)]
     for path, value in settings:
         words += ["--set", f"{path}={typed(value)}"]
     if fidelity is not None:
         words += ["--fidelity", fidelity]
+    if costs is not None:
+        words += ["--costs", str(costs)]
     return shlex.join(words)
 
 

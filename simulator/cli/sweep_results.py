@@ -12,7 +12,7 @@ from simulator import scenario as scenarios
 from simulator.cli.exits import Exit, SimError
 from simulator.cli.output import Output
 from simulator.cli.progress import counted
-from simulator.cli.running import chosen
+from simulator.cli.running import chosen, with_costs
 from simulator.results.provenance import made_by
 from simulator.sweep.engines import EngineError, run_here, run_on_dask
 from simulator.sweep.files import FORMAT, FORMAT_VERSION, FilesError, Sweep, reserved, write
@@ -36,6 +36,8 @@ class Asked(NamedTuple):
     first_seed: int
     settings: tuple[tuple[str, Any], ...]
     fidelity: str | None
+    costs: Path | None = None
+    """A profile of the machines."""
 
 
 def sweep(
@@ -53,7 +55,7 @@ def sweep(
     strange = [figure for figure in figures if figure not in known]
     if strange:
         raise click.UsageError(f"There is no figure {strange[0]!r}; there are: {', '.join(known)}.")
-    scenario = chosen(asked.scenario, asked.settings, asked.fidelity)
+    scenario = with_costs(chosen(asked.scenario, asked.settings, asked.fidelity), asked.costs)
     file = scenarios.find(asked.scenario)
     jobs = plan(scenario, file, axes=asked.axes, first_seed=asked.first_seed, seeds=asked.seeds)
     try:

@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from simulator.cli.options import json_option, knobs_options, out_option, seed_option, vary_option, workers_option
+from simulator.cli.options import (
+    costs_option,
+    json_option,
+    knobs_options,
+    out_option,
+    seed_option,
+    vary_option,
+    workers_option,
+)
 from simulator.cli.output import Output
 from simulator.sweep.values import Axis
 
@@ -16,6 +24,7 @@ from simulator.sweep.values import Axis
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each combination.")
 @seed_option
 @knobs_options
+@costs_option
 @json_option
 @out_option("rows.csv, cells.csv and sweep.json")
 @click.option("--parquet", is_flag=True, help="Write rows.parquet too.")
@@ -35,6 +44,7 @@ def sweep(
     seed: int,
     settings: tuple[tuple[str, Any], ...],
     fidelity: str | None,
+    costs: Path | None,
     as_json: bool,
     out: Path | None,
     parquet: bool,
@@ -53,7 +63,7 @@ def sweep(
     # Only here, for it loads much that other commands do without.
     from simulator.cli import sweep_results as results
 
-    asked = results.Asked(scenario, axes, seeds, seed, settings, fidelity)
+    asked = results.Asked(scenario, axes, seeds, seed, settings, fidelity, costs)
     return results.sweep(
         asked, Output(as_json=as_json), out, parquet=parquet, figures=figures, workers=workers, scheduler=scheduler
     )

@@ -54,7 +54,7 @@ class QuicEndpoint:
 
     def connect(self, connection: ConnectionId, target: DirectTarget) -> QuicEnd:
         """Start to open a connection."""
-        end = self._add(target.local, target.remote, expected=target.node)
+        end = self._add(target.local, target.remote, expected=target.node, opening=target.opening)
         end.id = connection
         end.greet()
         return end
@@ -95,9 +95,9 @@ class QuicEndpoint:
         if end.state is State.CONNECTING:
             end.welcome(packet.source)
 
-    def _add(self, local: Address, remote: Address, *, expected: str | None) -> QuicEnd:
+    def _add(self, local: Address, remote: Address, *, expected: str | None, opening: bytes = b"") -> QuicEnd:
         own_id = self._quic.enter(self.machine)
-        end = self._ends[own_id] = QuicEnd(self, own_id, local, remote, expected=expected)
+        end = self._ends[own_id] = QuicEnd(self, own_id, local, remote, expected=expected, opening=opening)
         return end
 
     # For its ends.

@@ -64,6 +64,7 @@ class QuicEnd:
         "_is_gone",
         "_lingers_until",
         "_local",
+        "_opening",
         "_outgoing",
         "_own_id",
         "_peer_id",
@@ -77,13 +78,22 @@ class QuicEnd:
     )
 
     def __init__(
-        self, endpoint: "QuicEndpoint", own_id: int, local: Address, remote: Address, *, expected: str | None
+        self,
+        endpoint: "QuicEndpoint",
+        own_id: int,
+        local: Address,
+        remote: Address,
+        *,
+        expected: str | None,
+        opening: bytes = b"",
     ) -> None:
         self.id: ConnectionId = 0
         self.state = State.CONNECTING
         self.is_client = expected is not None
         self._expected = expected
         """The node that a client wants."""
+        self._opening = opening
+        """What its stream begins with."""
         self._endpoint = endpoint
         self._own_id = own_id
         self._peer_id = 0
@@ -193,6 +203,8 @@ class QuicEnd:
             self._outgoing.measured(self._endpoint.now - self._began_at)
         # In front of all that its owner says.
         self._outgoing.write(PROOF)
+        if self._opening:
+            self.send(self._opening)
         self._flush_soon()
         self._arm()
         self._owner().opened(self)

@@ -152,6 +152,8 @@ class Summary(Value):
     dropped: Dropped
     metrics: str
     """How the tables are stored: `csv` or `parquet`."""
+    world: str = "simulated"
+    """What kind of world it was: `simulated`, or `lab` for one of real programs."""
 
 
 class WorldInfo(Value):

@@ -5,45 +5,16 @@ colours become variables of its style, so that they follow the reader's choice o
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from string import Template
 from typing import Final, NamedTuple
 
 from simulator.results import style
 from simulator.results.model import Results
-from simulator.results.page_style import CSS
+from simulator.results.page_parts import document, section, table
 from teale_proto.contract import SECOND
 
 EVENTS_SHOWN_MAX: Final = 200
-
-_PAGE: Final = Template(
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>
-$css</style>
-</head>
-<body>
-<a class="skip" href="#checks">Skip to the verdicts</a>
-<header>
-<p class="kind">teale-sim report</p>
-<h1>$heading</h1>
-<p class="verdict $verdict_class">$verdict</p>
-</header>
-<main>
-$body</main>
-<footer>
-<p>$made_by</p>
-</footer>
-</body>
-</html>
-"""
-)
 
 _VARIABLES: Final = {
     style.INK: "--ink",
@@ -57,6 +28,7 @@ _VARIABLES: Final = {
     style.ORANGE: "--orange",
     style.SKY: "--sky",
 }
+_KINDS: Final = {"simulated": "teale-sim report", "lab": "teale-sim report: real programs in a lab"}
 _TAG: Final = re.compile(r"<[^>]*>")
 _COLOUR: Final = re.compile("|".join(_VARIABLES))
 _ID: Final = re.compile(r'(\bid="|href="#|url\(#)')
@@ -77,7 +49,6 @@ def page(results: Results, pictures: Sequence[Picture]) -> str:
     failed = sum(not check.passed for check in report.checks)
     total = style.plural(len(report.checks), "check")
     verdict = f"{failed} of {total} failed" if failed else f"passed: all of {total}"
-    made = results.summary.made_by
     sections = (
         _checks(results),
         _violations(results),
@@ -87,32 +58,14 @@ def page(results: Results, pictures: Sequence[Picture]) -> str:
         _dropped(results),
         _repeat(results),
     )
-    return _PAGE.substitute(
-        title=escape(f"{report.scenario}, seed {report.seed}"),
-        heading=f"{escape(report.scenario)}, seed&nbsp;{report.seed}",
-        verdict_class="failed" if failed else "passed",
-        verdict=("✗ " if failed else "✓ ") + verdict,
-        css=CSS,
-        body="".join(sections),
-        made_by=escape(
-            f"Made by teale-sim {made.version or '(not installed)'}"
-            + (f", commit {made.commit}" if made.commit else "")
-            + f", on Python {made.python}."
-        ),
-    )
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{escape(title)}</h2>\n{body}</section>\n'
-
-
-def _table(name: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table that scrolls by itself where it is too wide; what is in `rows` is escaped here."""
-    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">\n<table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
+    return document(
+        "report",
+        f"{report.scenario}, seed {report.seed}",
+        verdict,
+        "".join(sections),
+        results.summary.made_by,
+        passed=not failed,
+        first=("checks", "verdicts"),
     )
 
 
@@ -122,7 +75,7 @@ def _checks(results: Results) -> str:
         # Those that failed come first.
         for check in sorted(results.summary.report.checks, key=lambda check: check.passed)
     ]
-    return _section("checks", "What had to stay true", _table("checks", ("verdict", "rule"), rows))
+    return section("checks", "What had to stay true", table("checks", ("verdict", "rule"), rows))
 
 
 def _violations(results: Results) -> str:
@@ -135,8 +88,8 @@ def _violations(results: Results) -> str:
         return ""
     counted = sum(check.violation_count for check in results.summary.report.checks)
     more = f"<p>The first {len(rows)} of {counted}.</p>\n" if counted > len(rows) else ""
-    table = _table("violations", ("at (s)", "host", "what", "rule"), sorted(rows, key=lambda row: float(row[0])))
-    return _section("violations", "Violations", more + table)
+    rows_shown = table("violations", ("at (s)", "host", "what", "rule"), sorted(rows, key=lambda row: float(row[0])))
+    return section("violations", "Violations", more + rows_shown)
 
 
 def _numbers(results: Results) -> str:
@@ -156,7 +109,7 @@ def _numbers(results: Results) -> str:
         ("events", f"{report.events}; {report.trace_entries} entries in the trace"),
     )
     body = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>\n" for name, value in pairs)
-    return _section("numbers", "In numbers", f"<dl>\n{body}</dl>\n")
+    return section("numbers", "In numbers", f"<dl>\n{body}</dl>\n")
 
 
 def _picture(picture: Picture) -> str:
@@ -165,7 +118,7 @@ def _picture(picture: Picture) -> str:
         f'<figure>\n<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">\n'
         f"{_inline(picture)}\n</div>\n<figcaption>{escape(picture.sentence)}</figcaption>\n</figure>\n"
     )
-    return _section(name, picture.title, body)
+    return section(name, picture.title, body)
 
 
 def _inline(picture: Picture) -> str:
@@ -184,13 +137,13 @@ def _adapted(tag: str, name: str) -> str:
 def _events(results: Results) -> str:
     events = results.world.events
     if not events:
-        return _section("events", "Faults", "<p>Nothing was done to the world.</p>\n")
+        return section("events", "Faults", "<p>Nothing was done to the world.</p>\n")
     more = f"<p>The first {EVENTS_SHOWN_MAX} of {len(events)}.</p>\n" if len(events) > EVENTS_SHOWN_MAX else ""
     heads = ("at (s)", "host", "what", "detail")
     rows = [(_seconds(event.at), event.host, event.kind, event.detail) for event in events[:EVENTS_SHOWN_MAX]]
     # A column with nothing in it is not shown.
     columns = 4 if any(detail for *_, detail in rows) else 3
-    return _section("events", "Faults", more + _table("events", heads[:columns], [row[:columns] for row in rows]))
+    return section("events", "Faults", more + table("events", heads[:columns], [row[:columns] for row in rows]))
 
 
 def _dropped(results: Results) -> str:
@@ -205,7 +158,7 @@ def _dropped(results: Results) -> str:
     if not parts:
         return ""
     text = f"To bound memory, these were counted and not kept: {', '.join(parts)}."
-    return _section("dropped", "What is not in here", f"<p>{escape(text)}</p>\n")
+    return section("dropped", "What is not in here", f"<p>{escape(text)}</p>\n")
 
 
 def _repeat(results: Results) -> str:
@@ -217,7 +170,7 @@ def _repeat(results: Results) -> str:
     )
     if summary.source:
         body += f"<p>The scenario as it was run is in <code>{escape(summary.source)}</code>, beside this page.</p>\n"
-    return _section("repeat", "The same run again", body)
+    return section("repeat", "The same run again", body)
 
 
 def _seconds(at: int) -> str:

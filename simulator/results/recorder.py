@@ -4,17 +4,18 @@
         report = scenario.run(SCENARIO, seed, world=world)
         recorder.finish(report, command="teale-sim run first_light --seed 1", source=source_of(SCENARIO))
 
-A run that is not recorded pays nothing. One that is keeps its tables in bounded memory; trace and capture go to the
-disk as they come. When that fails in the middle of a run, the run goes on, and `finish` raises.
+A world is a simulated one, or whatever else has a trace (`Recorded`). A run that is not recorded pays nothing. One that
+is keeps its tables in bounded memory; trace and capture go to the disk as they come. When that fails in the middle of a
+run, the run goes on, and `finish` raises.
 """
 
 import gzip
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self
+from typing import BinaryIO, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -26,6 +27,7 @@ from simulator.results.model import (
     FORMAT,
     FORMAT_VERSION,
     Calibration,
+    HostInfo,
     Results,
     ResultsError,
     Summary,
@@ -36,8 +38,10 @@ from simulator.results.provenance import made_by
 from simulator.results.tables import Metrics
 from simulator.results.tapping import Tap
 from simulator.scenario import Scenario
-from simulator.trace import Entry
+from simulator.trace import Entry, Trace
 from simulator.world import EPOCH, World
+from teale_proto.contract import Instant
+from teale_proto.inputs import NodeId
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -58,8 +62,49 @@ def source_of(scenario: Scenario) -> Source | None:
         return None
 
 
+class Recorded(Protocol):
+    """A world as far as it is recorded."""
+
+    @property
+    def kind(self) -> str:
+        """What kind of world it is, in a word."""
+
+    @property
+    def trace(self) -> Trace:
+        """What happens in it."""
+
+    @property
+    def node_ids(self) -> Mapping[str, NodeId]:
+        """The node id that each host has now, if it is a node."""
+
+    @property
+    def now(self) -> Instant:
+        """How far it has come."""
+
+    def host_infos(self, serving: frozenset[str]) -> tuple[HostInfo, ...]:
+        """Return who is in it; `serving` are those that accepted connections and are no nodes."""
+
+
+class _Simulated:
+    """A simulated world as the recorder sees it."""
+
+    kind: Final = "simulated"
+
+    def __init__(self, world: World) -> None:
+        self.trace: Final = world.trace
+        self.node_ids: Final = world.node_ids
+        self._world = world
+
+    @property
+    def now(self) -> Instant:
+        return self._world.engine.now
+
+    def host_infos(self, serving: frozenset[str]) -> tuple[HostInfo, ...]:
+        return topology.hosts_of(self._world, serving)
+
+
 class Recorder:
-    """Watches `world`, which must not have run yet, for a directory `folder`.
+    """Watches `world`, which must not have run yet, for a directory `folder`. Only a simulated one has a `capture`.
 
     Raises ResultsError when the directory holds something other than results or cannot be written, or when what
     `metrics` needs is not installed.
@@ -67,7 +112,7 @@ class Recorder:
 
     def __init__(
         self,
-        world: World,
+        world: World | Recorded,
         folder: Path,
         *,
         trace: bool = False,
@@ -76,7 +121,8 @@ class Recorder:
     ) -> None:
         if not tables.can_write(metrics):
             raise ResultsError(tables.WITHOUT_PYARROW)
-        self._world = world
+        self._world: Recorded = _Simulated(world) if isinstance(world, World) else world
+        self._simulated = world if isinstance(world, World) else None
         self._metrics = metrics
         self._observer = Observer(world.node_ids.get)
         self._draft = folders.Draft(folder)
@@ -88,8 +134,8 @@ class Recorder:
         try:
             if trace:
                 self._trace = self._opened_trace()
-            if capture:
-                self._tap = self._opened_capture()
+            if capture and self._simulated is not None:
+                self._tap = self._opened_capture(self._simulated)
         except OSError as error:
             self._abandon()
             raise ResultsError(f"{folder}: cannot be written: {error.strerror or error}") from error
@@ -109,8 +155,9 @@ class Recorder:
         command: str,
         source: Source | None = None,
         calibration: Sequence[Calibration] = (),
+        more: Mapping[str, bytes] | None = None,
     ) -> Results:
-        """Write everything and return it; `command` is what repeats the run.
+        """Write everything and return it; `command` is what repeats the run, and `more` are files of the caller's own.
 
         Raises ResultsError where the directory cannot be written; then there is none.
         """
@@ -122,6 +169,9 @@ class Recorder:
             results = self._results(report, command, source, tuple(calibration))
             if source is not None:
                 (self._draft.path / source.name).write_bytes(source.data)
+            for name, data in (more or {}).items():
+                (self._draft.path / name).parent.mkdir(exist_ok=True)
+                (self._draft.path / name).write_bytes(data)
             write(self._draft.path, results)
             # Only here: drawing needs matplotlib, which takes longer to load than many a run.
             from simulator.results.drawing import draw
@@ -148,12 +198,13 @@ class Recorder:
             report=report,
             dropped=observer.dropped(packets=skipped),
             metrics=self._metrics.value,
+            world=world.kind,
         )
-        hosts = topology.hosts_of(world, frozenset(observer.serving))
+        hosts = world.host_infos(frozenset(observer.serving))
         return Results(
             summary,
             WorldInfo(hosts, tuple(observer.events), calibration),
-            tuple(observer.series.rows(world.engine.now)),
+            tuple(observer.series.rows(world.now)),
             tuple(observer.requests()),
             tuple(observer.paths()),
         )
@@ -181,9 +232,9 @@ class Recorder:
         except OSError as error:
             self._failure = error
 
-    def _opened_capture(self) -> Tap:
+    def _opened_capture(self, world: World) -> Tap:
         tap = Tap(Capture(self._opened(folders.CAPTURE), unix_time_at_zero=EPOCH))
-        network = self._world.network
+        network = world.network
         network.taps.append(tap.stream)
         network.datagrams.taps.append(tap.datagram)
         return tap
@@ -196,8 +247,8 @@ class Recorder:
                 stack.callback(file.close)
             if self._trace is not None:
                 self._trace.close()
-            if self._tap is not None and files:
-                self._tap.finish(topology.addresses_of(self._world))
+            if self._tap is not None and self._simulated is not None and files:
+                self._tap.finish(topology.addresses_of(self._simulated))
 
     def _abandon(self) -> None:
         """Leave nothing behind; after `publish` there is nothing left to remove."""

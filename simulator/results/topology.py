@@ -52,11 +52,12 @@ def _behind(world: World, name: str) -> str:
     site: Site | None = max((port.site for port in ports), key=lambda each: len(each.chain), default=None)
     while site is not None:
         if site.kind is not None:
-            boxes.append(_box(site.kind))
+            boxes.append(box(site.kind))
         site = site.parent
     return " behind ".join(boxes)
 
 
-def _box(kind: NatKind) -> str:
+def box(kind: NatKind) -> str:
+    """Return what a NAT or firewall is, in the terms of RFC 4787."""
     name = f"{_SHORT[kind.mapping]}+{_SHORT_FILTERING[kind.filtering]}" if kind.translates else "firewall"
     return f"{name} without UDP" if kind.udp_blocked else name

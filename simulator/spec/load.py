@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from simulator.rng import SplitMix64, exponential, lognormal, weighted
-from simulator.spec.units import Chance, Positive, Seconds, Sigma, Weight, Words
+from simulator.spec.units import Chance, Positive, Seconds, Several, Sigma, Weight, Words
 from teale_proto.contract import Value
 
 DAY: Final = 86_400.0
@@ -40,6 +40,8 @@ class AskSpec(Value, forbid_unknown_fields=True):
     words: Words = 20
     streaming: bool = True
     timeout: Positive = 60.0
+    tokens_max: Several | None = None
+    """The longest answer that is wanted; None leaves that to who answers."""
 
 
 class Requests(Value, forbid_unknown_fields=True):

@@ -71,7 +71,10 @@ class Population(Value, forbid_unknown_fields=True):
     """Whether its members look for direct paths to those whom only the relay reaches; that needs STUN servers."""
     birthday: bool = False
     """Whether they may open and probe hundreds of ports for that."""
+    starts_at: Seconds = 0.0
+    """Nobody is there before that."""
     starts_within: Seconds = 5.0
+    """How long after that everybody has come; drawn evenly."""
     churn: Churn | None = None
     inference: CostModel = CostModel()
     clock_error_ppm: PartsPerMillion = 0.0

@@ -46,7 +46,7 @@ def read_toml(path: Path) -> WorldSpec:
     try:
         return msgspec.convert(found, WorldSpec)
     except msgspec.ValidationError as error:
-        what, steps = _parts(str(error))
+        what, steps = parts_of(str(error))
         raise SpecError(f"{path}:{line_of(text, steps)}: {_said(what, steps)}") from error
 
 
@@ -66,7 +66,7 @@ def changed(spec: WorldSpec, path: str, value: Any) -> WorldSpec:
     try:
         return msgspec.convert(found, WorldSpec)
     except msgspec.ValidationError as error:
-        what, where = _parts(str(error))
+        what, where = parts_of(str(error))
         raise SpecError(f"{path} = {value!r}: {_said(what, where)}") from error
 
 
@@ -140,7 +140,8 @@ def _below(place: Any, step: str | int, path: str) -> Any:
     raise SpecError(f"{path}: there is no such field")
 
 
-def _parts(message: str) -> tuple[str, list[str | int]]:
+def parts_of(message: str) -> tuple[str, list[str | int]]:
+    """Return what a complaint of msgspec's says, and the path of the field that it is about."""
     match = _AT.match(message)
     assert match is not None
     path = match["path"]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from simulator.costs import MachineProfile
 from simulator.fidelity import Fidelity
 from simulator.net.regions import WORLD
 from simulator.net.weather import LINES
@@ -100,6 +101,9 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
     served_at_least: Chance = 0.0
     """The share of requests that must be answered."""
     planted: Planted = Planted.NONE
+    costs: MachineProfile | None = None
+    """What `teale-sim calibrate` has measured: then relays and nodes take their time, and models the time of the built-in
+    one. Otherwise only links and inference take time, and relays with `has_cost`."""
 
     def __post_init__(self) -> None:
         if self.format > FORMAT:

@@ -20,6 +20,20 @@ STREAMS_MAX: Final = 512
 _RAW: Final = RawFraming()
 
 
+async def _begin(connection: QuicConnection, opening: bytes) -> QuicStream:
+    """Open a stream, with what it begins with if anything, and wait until the connection is up; raises QuicError."""
+    if not opening:
+        await connection.wait_connected()
+        return connection.open_stream()
+    stream = connection.open_stream(early=opening)
+    try:
+        await connection.wait_connected()
+    except BaseException:
+        stream.reset()
+        raise
+    return stream
+
+
 class QuicStreams:
     """The streams of one core, on any endpoints; at most `streams_max` at a time are such as others have opened."""
 
@@ -29,16 +43,18 @@ class QuicStreams:
         self._streams = 0
         self._served: set[QuicConnection] = set()
 
-    async def dial(self, endpoint: Endpoint, local: Address, node: NodeId, address: Address) -> Opened:
+    async def dial(
+        self, endpoint: Endpoint, local: Address, node: NodeId, address: Address, opening: bytes = b""
+    ) -> Opened:
         """Open a stream to a node, on the connection to that address that there is or on a new one.
 
-        `local` is how the core knows the endpoint. Raises DialFailed.
+        `local` is how the core knows the endpoint. `opening` is what the stream begins with; where we have a ticket of
+        that node, it leaves with the first packet. Raises DialFailed.
         """
         try:
             connection = endpoint.dial(node, address)
             connection.closes_when_unused = True
-            await connection.wait_connected()
-            stream = connection.open_stream()
+            stream = await _begin(connection, opening)
         except QuicError as error:
             raise DialFailed(str(error)) from error
         self.serve(connection, local)

@@ -185,8 +185,14 @@ class Stack:
         # The facade reads every packet that it has made again, for a log that nobody keeps: half of the time.
         poll = core._core.poll_transmit  # noqa: SLF001
         found = []
-        while (made := poll(now)) is not None:
-            found.append((made[0], made[1]))
+        try:
+            while (made := poll(now)) is not None:
+                found.append((made[0], made[1]))
+        except RuntimeError:
+            # After early data, where the server's first packets come one by one or out of order, it wants to send with
+            # keys that it has not got yet. What it could not send is sent again when it has.
+            if core._handshake_complete or not core._early_data_attempted:  # noqa: SLF001
+                raise
         return found
 
     def _repeat_early(self, core: Any) -> None:

@@ -15,6 +15,8 @@ SENT_AHEAD_BYTES: Final = 1 << 20
 """How much of a stream may wait to be sent before whoever sends has to wait."""
 REFILL_BYTES: Final = SENT_AHEAD_BYTES // 2
 PIECE_BYTES: Final = 256 * 1024
+ANSWER_BYTES_MAX: Final = 1024
+"""How much may be said to what came early, before the other side has confirmed the handshake; once on each stream."""
 
 
 class Sender(Protocol):
@@ -52,13 +54,25 @@ class Sender(Protocol):
 class QuicStream(trio.abc.HalfCloseableStream):
     """Bytes in both directions; its operations raise BrokenResourceError once there is nothing to send on."""
 
-    __slots__ = ("_arrivals", "_arrived", "_broken", "_closed", "_connection", "early", "ended_in", "ended_out", "id")
+    __slots__ = (
+        "_arrivals",
+        "_arrived",
+        "_broken",
+        "_closed",
+        "_connection",
+        "_may_answer",
+        "early",
+        "ended_in",
+        "ended_out",
+        "id",
+    )
 
-    def __init__(self, connection: Sender, stream_id: int, *, early: bool = False) -> None:
+    def __init__(self, connection: Sender, stream_id: int, *, early: bool = False, answers: bool = False) -> None:
         self._connection: Final = connection
         self.id: Final = stream_id
         self.early: Final = early
         """Whether its first bytes came, or were sent, before the handshake was complete."""
+        self._may_answer = answers and early
         self._arrived: deque[bytes] = deque()
         self._arrivals = trio.lowlevel.ParkingLot()
         self._broken = ""
@@ -94,7 +108,8 @@ class QuicStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes, waiting while too many wait already; before the handshake is complete, wait for it."""
-        if self._connection.error is None:
+        answers, self._may_answer = self._may_answer and len(data) <= ANSWER_BYTES_MAX, False
+        if self._connection.error is None and not answers:
             await self._connection.wait_sendable()
         view = memoryview(data)
         for start in range(0, len(view), PIECE_BYTES):

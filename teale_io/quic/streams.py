@@ -112,7 +112,7 @@ class Streams:
         """Return the stream that the other side has just opened; None where the id is one of ours that has ended."""
         if stream_id & _SERVERS == self._ours:
             return None
-        stream = QuicStream(self, stream_id, early=is_early)
+        stream = QuicStream(self, stream_id, early=is_early, answers=True)
         self._streams[stream_id] = stream
         self._incoming.append(stream)
         return stream
@@ -166,8 +166,8 @@ class Streams:
 
     def put(self, stream: QuicStream, data: bytes, *, ends: bool) -> None:
         """Queue bytes to be sent."""
-        if not self._carrier.may_send:
-            # Only an end can come so soon: it waits, as everything does that the caller has not called early.
+        if ends and not self._carrier.may_send:
+            # It waits, as everything does that the caller has not called early, but for a short answer.
             self._held.append(stream.id)
         else:
             self._carrier.give(stream.id, data, ends=ends)

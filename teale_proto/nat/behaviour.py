@@ -36,8 +36,21 @@ from teale_proto.rng import Rng
 from teale_proto.timers import Timers
 
 
+class Finding(Value):
+    """What came of a probe; without `mapped` it was answered by nothing of use."""
+
+    answered: bool
+    mapped: Address | None = None
+    """For a hairpin, where our own packet came from."""
+    other: Address | None = None
+    """The server's other address, where it offers one."""
+
+
 class DiscoveryStarted(Value):
     """The socket is open and the network is there: find out now; legal again once the last report is out."""
+
+    reach: Finding | None = None
+    """What came of the first question, where the server was just asked that from this socket."""
 
 
 class ReportMapped(Value):
@@ -83,16 +96,6 @@ class Probe(Enum):
     REACH_AGAIN = "test I, right before the mapping tests"
     MAP_ADDRESS = "mapping, test II: to another address"
     MAP_BOTH = "mapping, test III: to another address and port"
-
-
-class Finding(Value):
-    """What came of a probe; without `mapped` it was answered by nothing of use."""
-
-    answered: bool
-    mapped: Address | None = None
-    """For a hairpin, where our own packet came from."""
-    other: Address | None = None
-    """The server's other address, where it offers one."""
 
 
 SILENT: Final = Finding(answered=False)
@@ -261,6 +264,8 @@ class BehaviourDiscovery:
         out: list[DiscoveryEffect] = []
         if isinstance(event, DiscoveryStarted):
             self._findings.clear()
+            if event.reach is not None:
+                self._findings[Probe.REACH] = event.reach
             self._advance(now, out)
         elif isinstance(event, DatagramReceived):
             self._received(event, now, out)
@@ -325,12 +330,17 @@ class BehaviourDiscovery:
         if remote != asked.origin:
             # A server that ignores CHANGE-REQUEST, or refuses it, answers from where it was asked.
             return REFUSED if remote == asked.target else None
-        if message.message_class is MessageClass.ERROR:
-            return REFUSED
-        mapped = message.get(XorMappedAddress) or message.get(MappedAddress)
-        if message.message_class is not MessageClass.SUCCESS or mapped is None:
-            return None
-        return Finding(answered=True, mapped=mapped.address, other=_usable(message, self._setting.server))
+        return finding_in(message, self._setting.server)
+
+
+def finding_in(message: Message, server: Address) -> Finding | None:
+    """Return what the answer of a server tells, or None where it is none."""
+    if message.message_class is MessageClass.ERROR:
+        return REFUSED
+    mapped = message.get(XorMappedAddress) or message.get(MappedAddress)
+    if message.message_class is not MessageClass.SUCCESS or mapped is None:
+        return None
+    return Finding(answered=True, mapped=mapped.address, other=_usable(message, server))
 
 
 def _checked(setting: Setting) -> Setting:

@@ -10,8 +10,19 @@ from enum import Enum
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from teale_proto.contract import NEVER, SECOND, Duration, Instant, Sink, Value
-from teale_proto.effects import CloseSockets, OpenSockets, SendDatagram
-from teale_proto.inputs import WAKE, Address, DatagramReceived, NetworkChanged, NodeId, SocketsOpened, Woken
+from teale_proto.effects import CloseSockets, MapPort, OpenSockets, SendDatagram, UnmapPort
+from teale_proto.inputs import (
+    WAKE,
+    Address,
+    DatagramReceived,
+    NetworkChanged,
+    NodeId,
+    PortMapFailed,
+    PortMapped,
+    SocketsOpened,
+    UdpInput,
+    Woken,
+)
 from teale_proto.nat.probe import SECRET_BYTES
 from teale_proto.nat.punch import Punch, PunchSetting
 from teale_proto.nat.punch_messages import (
@@ -82,7 +93,9 @@ class DialPeer(Value):
     remote: Address
 
 
-TraversalEffect: TypeAlias = SendDatagram | OpenSockets | CloseSockets | TellPeer | AskRelay | DialPeer
+TraversalEffect: TypeAlias = (
+    SendDatagram | OpenSockets | CloseSockets | MapPort | UnmapPort | TellPeer | AskRelay | DialPeer
+)
 Out: TypeAlias = Sink[TraversalEffect]
 
 
@@ -204,8 +217,8 @@ class Traversal:
 
     # The network.
 
-    def handle(self, event: NetworkChanged | DatagramReceived | SocketsOpened | Woken, now: Instant, out: Out) -> None:
-        """Take what happened to our sockets, or do what is due."""
+    def handle(self, event: UdpInput | Woken, now: Instant, out: Out) -> None:
+        """Take what happened to our sockets and ports, or do what is due."""
         self._deadline = None
         match event:
             case NetworkChanged():
@@ -214,6 +227,8 @@ class Traversal:
                 self._received(event, now, out)
             case SocketsOpened():
                 self._sockets_opened(event, now, out)
+            case PortMapped() | PortMapFailed():
+                self._surroundings.port_answered(event, now, out)
             case Woken():
                 self._fired(now, out)
         self._go_on(now, out)

@@ -1,8 +1,10 @@
 """Which network the machine is in: what the system says of it, and what counts as a change."""
 
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 import trio
@@ -101,6 +103,23 @@ async def test_names_of_servers_are_looked_up_and_one_that_leads_nowhere_is_left
 ) -> None:
     async with watched(Server("no name at all", 9), Server("127.0.0.1", 3478), Server("::1", 5)) as (world, _):
         assert world.told[0].stun == (Address("127.0.0.1", 3478), Address("::1", 5))
+
+
+async def test_of_two_names_the_first_addresses_come_first(mock_clock: trio.testing.MockClock) -> None:
+    hosts = {"relay": ["192.0.2.1", "2001:db8::1", "192.0.2.2"], "other": ["198.51.100.1"]}
+
+    class Names(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, host: Any, port: Any, *_: int, **__: int) -> list[Any]:
+            return [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", (each, int(port))) for each in hosts[host.decode()]]
+
+        async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+            raise NotImplementedError
+
+    trio.socket.set_custom_hostname_resolver(Names())
+    async with watched(Server("relay", 443), Server("relay", 3478), Server("other", 3478)) as (world, _):
+        first = [Address("192.0.2.1", 443), Address("2001:db8::1", 443), Address("192.0.2.1", 3478)]
+        first += [Address("2001:db8::1", 3478), Address("198.51.100.1", 3478)]
+        assert world.told[0].stun == (*first, Address("192.0.2.2", 443), Address("192.0.2.2", 3478))
 
 
 @pytest.mark.parametrize(("wall", "slept"), [(60.0, False), (64.0, False), (66.0, True), (30.0, True), (7200.0, True)])

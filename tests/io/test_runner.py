@@ -81,6 +81,19 @@ class Stuck(Alarm):
         return []
 
 
+class Busy(Alarm):
+    """Asks, when woken, for something to be done, and to be woken once more very soon."""
+
+    def handle(self, event: Input | Woken, now: Instant) -> Sequence[Effect]:
+        self.handled_at.append(now)
+        if not isinstance(event, Woken):
+            self.deadline = now if len(self.handled_at) == 1 else self.deadline
+            return []
+        is_first = self.deadline == self.handled_at[0]
+        self.deadline = now + 1 if is_first else NEVER
+        return [Say("work"), Feed(Echo(0))] if is_first else [Say("done")]
+
+
 def runner_of(core: Alarm, say: Callable[[str], object]) -> Runner[Input, Effect]:
     runner: Runner[Input, Effect] = Runner(core, get_args(Effect))
     runner.perform_with({Say: lambda effect: say(effect.word), Feed: lambda effect: runner.feed(effect.event)})
@@ -193,6 +206,28 @@ async def test_a_core_that_asks_for_the_same_instant_again_is_a_bug_not_a_busy_l
     runner.feed(Set(0))
     with pytest.raises(RuntimeError, match="Stuck asks to be woken again"):
         await runner.run()
+
+
+async def test_work_that_takes_until_after_the_next_deadline_is_no_bug_of_the_core(
+    mock_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    core, said = Busy(), trio.Event()
+
+    def say(word: str) -> None:
+        if word == "work":
+            # As when hundreds of sockets are opened.
+            mock_clock.jump(0.1)
+        else:
+            said.set()
+
+    runner = runner_of(core, say)
+    runner.feed(Set(0))
+    nursery.start_soon(runner.run)
+    with trio.fail_after(10):
+        await said.wait()
+    began, woken, told, again = core.handled_at
+    assert (began, woken) == (told - 100_000, told - 100_000)
+    assert again == told
 
 
 def test_every_type_of_effect_needs_its_performer() -> None:

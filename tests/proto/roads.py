@@ -1,13 +1,14 @@
 """A world in which two nodes have several paths, and each can be cut, or fall silent without a word."""
 
 from teale_proto.contract import SECOND
-from teale_proto.effects import DirectTarget, Path
+from teale_proto.effects import Path
 from teale_proto.inputs import (
     Address,
     ConnectionAccepted,
     ConnectionClosed,
     ConnectionId,
     ConnectionOpened,
+    DataReceived,
     GenerationChunk,
     GenerationFinished,
 )
@@ -33,13 +34,14 @@ class Roads(World):
     def join(self, name: str, other: str) -> ConnectionId:
         """Open a direct path, as if both had punched; return its id at the first."""
         connection = 100_001 + 2 * len(self._wires)
-        target = DirectTarget(self.id(other), Address(name, 1), Address(other, 1))
-        self.node(name)._peers.dialled(connection, self.id(other), target.remote, self.now, path=Path.DIRECT)
+        remote = Address(other, 1)
+        opening = self.node(name)._peers.dialled(connection, self.id(other), remote, self.now, path=Path.DIRECT)
         accepted = self._accept_id(other)
         self._wires[name, connection] = (other, accepted)
         self._wires[other, accepted] = (name, connection)
         self.feed(other, ConnectionAccepted(accepted, Address(name, 1), Address(other, 1), direct=True))
         self.feed(name, ConnectionOpened(connection))
+        self.feed(other, DataReceived(accepted, opening))
         assert self.path(name, other) is Path.DIRECT
         return connection
 

@@ -26,6 +26,7 @@ from teale_proto.inputs import (
     ConnectionAccepted,
     ConnectionOpened,
     DatagramReceived,
+    DataReceived,
     NetworkChanged,
     NodeId,
     PeerWanted,
@@ -107,6 +108,7 @@ class OpenAir(World):
         self._wires[name, connection] = (other, accepted)
         self._wires[other, accepted] = (name, connection)
         self._queue.append((other, ConnectionAccepted(accepted, target.local, target.remote, direct=True)))
+        self._queue.append((other, DataReceived(accepted, target.opening)))
         self._queue.append((name, ConnectionOpened(connection)))
 
 

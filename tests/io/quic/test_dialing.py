@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
@@ -17,7 +18,7 @@ from teale_proto.inputs import Address, ConnectFailed, ConnectionAccepted, Conne
 from teale_proto.secure.identity import Identity
 
 from ..journal import Do, Effect, Journal
-from .pair import ALICE, BOB, CAROL, PATTERN, sides
+from .pair import ALICE, BOB, CAROL, PATTERN, Forwarder, Loses, Mischief, Reorders, sides
 
 
 class Node:
@@ -38,7 +39,7 @@ class Node:
         nursery.start_soon(self.endpoint.run)
 
     async def _dial(self, target: DirectTarget) -> Opened:
-        return await self._streams.dial(self.endpoint, target.local, target.node, target.remote)
+        return await self._streams.dial(self.endpoint, target.local, target.node, target.remote, target.opening)
 
     def _accept(self, connection: QuicConnection) -> None:
         self._streams.serve(connection, self.endpoint.local)
@@ -46,8 +47,18 @@ class Node:
     def do(self, *effects: Any) -> None:
         self._runner.feed(Do(*effects))
 
-    def dial(self, number: int, other: "Node", who: Identity) -> None:
-        self.do(Connect(number, DirectTarget(who.node_id, self.endpoint.local, other.endpoint.local)))
+    def dial(
+        self, number: int, other: "Node", who: Identity, opening: bytes = b"", *, via: Address | None = None
+    ) -> None:
+        remote = via or other.endpoint.local
+        self.do(Connect(number, DirectTarget(who.node_id, self.endpoint.local, remote, opening)))
+
+    @property
+    def connection(self) -> QuicConnection:
+        """The one to Bob."""
+        found = self.endpoint.connection_to(BOB.node_id)
+        assert found is not None
+        return found
 
 
 async def test_a_core_talks_over_quic_as_over_tcp(stack: Stack) -> None:
@@ -137,3 +148,83 @@ async def test_a_dial_that_is_called_off_leaves_no_connection_behind(stack: Stac
                 connection = alice.endpoint.connection_to(BOB.node_id)
             alice.do(CloseConnection(1, "no longer wanted"))
             await connection.wait_closed()
+
+
+HELLO, ANSWER = b"h" * 98, b"a" * 200
+
+
+async def meet(alice: Node, bob: Node, number: int, *, via: Address | None = None) -> QuicConnection:
+    """Have Alice dial with an opening and Bob answer it, once; return her connection."""
+    alice.dial(number, bob, BOB, HELLO, via=via)
+    accepted = await bob.journal.next(ConnectionAccepted)
+    assert await bob.journal.data(accepted.connection, len(HELLO)) == HELLO
+    bob.do(SendData(accepted.connection, ANSWER))
+    assert await alice.journal.next(ConnectionOpened) == ConnectionOpened(number)
+    assert await alice.journal.data(number, len(ANSWER)) == ANSWER
+    # What follows is in order behind both.
+    alice.do(SendData(number, PATTERN))
+    assert await bob.journal.data(accepted.connection, len(PATTERN)) == PATTERN
+    return alice.connection
+
+
+async def part(alice: Node, number: int) -> None:
+    connection = alice.connection
+    while not len(alice.endpoint.tickets.kept):
+        await trio.testing.wait_all_tasks_blocked(0.001)
+    alice.do(CloseConnection(number, "done"))
+    await connection.wait_closed()
+
+
+async def test_a_repeat_dial_has_its_opening_in_the_first_packet(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack)
+        first = await meet(alice, bob, 1)
+        assert not first.early_data_accepted
+        await part(alice, 1)
+        again = await meet(alice, bob, 3)
+        assert again.early_data_accepted
+        # A further stream of a live connection begins so too, and at once.
+        assert await meet(alice, bob, 5) is again
+
+
+@pytest.mark.parametrize("mischief", [Loses(0.1, seed=3), Reorders(2), Reorders(3)], ids=["loss", "half late", "late"])
+async def test_a_repeat_dial_comes_through_a_bad_network(stack: Stack, mischief: Mischief) -> None:
+    async with sides() as nursery:
+        alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack)
+        network = Forwarder(nursery, bob.endpoint.local, mischief=mischief)
+        for number in (1, 3, 5, 7):
+            await meet(alice, bob, number, via=network.address)
+            await part(alice, number)
+
+
+async def test_what_was_recorded_of_a_repeat_dial_opens_nothing_when_it_is_said_again(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack)
+        recorded: list[bytes] = []
+        network = Forwarder(nursery, bob.endpoint.local)
+        await meet(alice, bob, 1, via=network.address)
+        await part(alice, 1)
+        network.mischief = lambda datagram, _: (recorded.append(datagram), [datagram])[1]
+        again = await meet(alice, bob, 3, via=network.address)
+        assert again.early_data_accepted
+        await part(alice, 3)
+        await bob.journal.next(ConnectionClosed)
+        for datagram in recorded:
+            bob.endpoint.take([(datagram, ("127.0.0.1", again.remote[1]))])
+        await meet(alice, bob, 5)
+        assert [each for each in bob.journal.inputs if isinstance(each, ConnectionAccepted)] == []
+
+
+async def test_a_dial_with_an_opening_that_is_called_off_or_fails_leaves_no_connection_behind(stack: Stack) -> None:
+    async with sides() as nursery:
+        alice, carol = Node(nursery, ALICE, stack), Node(nursery, CAROL, stack)
+        silent = bind_udp("127.0.0.1", 0)
+        with silent:
+            alice.dial(1, carol, BOB, HELLO, via=Address(*silent.getsockname()))
+            await trio.testing.wait_all_tasks_blocked()
+            connection = alice.connection
+            alice.do(CloseConnection(1, "no longer wanted"))
+            await connection.wait_closed()
+        alice.dial(3, carol, BOB, HELLO)
+        assert (await alice.journal.next(ConnectFailed)).connection == 3
+        assert [each for each in carol.journal.inputs if isinstance(each, ConnectionAccepted)] == []

@@ -176,6 +176,8 @@ def test_the_table_of_lines_has_the_delays_that_it_was_made_from() -> None:
         "fibre": 3,
         "dsl": 10,
         "data-centre": 1,
+        "flat-9ms": 9,
+        "flat-39ms": 39,
     }
     assert GEOSTATIONARY.downlink_bytes_per_second == 25_000_000 // 8
     assert with_bursts(DSL).burst == Burst(good=10 * SECOND, bad=100 * MILLISECOND)

@@ -1,0 +1,138 @@
+"""All trials, round after round; what they have given, and whether the machine was quiet."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+from simulator.calibrating.api import Api
+from simulator.calibrating.clocks import Precision
+from simulator.calibrating.figures import Samples
+from simulator.calibrating.measuring import Plan
+from simulator.calibrating.model_trials import UPSTREAM_COST, UPSTREAM_MODEL, Ask, ModelTrials, UpstreamTrials
+from simulator.calibrating.node_trials import NodeTrials
+from simulator.calibrating.path_trials import PathTrials, own_address, relay_for_paths, resident
+from simulator.calibrating.programs import MODEL, CalibrationError, Folders, ModelServer, Node, Program, Relay
+from simulator.calibrating.relay_trials import RelayTrials
+
+SECONDS_MAX: Final = 110.0
+"""After which no further round is begun."""
+BUSY: Final = 0.5
+"""A load average, a core, above which the machine counts as busy with other things."""
+
+BACKENDS: Final = 2
+"""Of the node that is measured."""
+
+Tell = Callable[[str], None]
+
+
+class Measured:
+    """What all rounds have given."""
+
+    def __init__(self) -> None:
+        self.samples: Final = Samples()
+        self.asked: list[Ask] = []
+        """What was asked of the built-in model; nothing where there is none."""
+        self.notes: list[str] = []
+        """What somebody who reads the figures has to know."""
+        self.rounds = 0
+        self.seconds = 0.0
+        self.load_before = os.getloadavg()[0]
+        self.precision: Precision | None = None
+        self.journals = False
+        """Whether the programs wrote journals."""
+
+    @property
+    def was_quiet(self) -> bool:
+        """Whether the machine was idle before."""
+        return self.load_before <= BUSY * (os.cpu_count() or 1)
+
+
+def measure(plan: Plan, tell: Tell = lambda _: None) -> Measured:
+    """Measure everything; raises CalibrationError and OSError where a program does not do what it should."""
+    began, measured = time.monotonic(), Measured()
+    if not measured.was_quiet:
+        measured.notes.append(f"the machine was busy with other things: load average {measured.load_before:.2f}")
+    with ExitStack() as stack:
+        folders = stack.enter_context(Folders())
+        tell("starting a relay and nodes")
+        idle, trials = _trials(stack, folders, plan, measured)
+        tell("warming up")
+        for trial in trials:
+            trial.warm_up()
+        for number in range(plan.rounds):
+            if time.monotonic() - began > SECONDS_MAX * number / (number + 1) and number:
+                measured.notes.append(f"only {number} of {plan.rounds} rounds: one takes longer here than it should")
+                break
+            tell(f"round {number + 1} of {plan.rounds}")
+            _be_idle(idle, plan.idle_seconds, measured.samples)
+            for trial in trials:
+                trial.round()
+            measured.rounds = number + 1
+    measured.seconds = time.monotonic() - began
+    return measured
+
+
+_Trials = RelayTrials | NodeTrials | ModelTrials | UpstreamTrials | PathTrials
+
+
+def _trials(stack: ExitStack, folders: Folders, plan: Plan, measured: Measured) -> tuple[list[Program], list[_Trials]]:
+    """Return the programs that may be idle, and the trials, all of which last as long as the stack."""
+    samples = measured.samples
+    relay = stack.enter_context(Relay(folders.new(), journal=plan.journals))
+    measured.precision, measured.journals = relay.cpu.precision, plan.journals
+    samples.add("relay start, µs", relay.start_us)
+    settings = {"lan_enabled": True, "wan_enabled": True, "wan_direct": False, "wan_relay_url": relay.url}
+    server = stack.enter_context(ModelServer(folders.new(), UPSTREAM_MODEL, UPSTREAM_COST))
+    backends = {"builtin_model": True, "openai_urls": [server.url]}
+    node = stack.enter_context(Node(folders.new(), journal=plan.journals, **backends, **settings))
+    samples.add("node start, µs", node.start_us)
+    trials: list[_Trials] = [RelayTrials(stack, relay, plan, samples)]
+    models = None
+    try:
+        _wait_for_model(node, MODEL)
+        models = ModelTrials(stack, node, plan, samples)
+        measured.asked = models.asked
+    except CalibrationError as error:
+        measured.notes.append(f"the built-in model was not measured: {error}")
+    trials.append(NodeTrials(stack, node, relay, plan, samples))
+    _wait_for_model(node, UPSTREAM_MODEL)
+    trials.append(UpstreamTrials(stack, node, plan, samples))
+    if models is not None:
+        trials.append(models)
+    address = own_address()
+    if address is None:
+        measured.notes.append("QUIC was not measured: this machine has no address but loopback")
+    elif models is not None:
+        beside = stack.enter_context(relay_for_paths(folders, address, journal=plan.journals))
+        at_home = stack.enter_context(resident(folders, beside, journal=plan.journals))
+        trials.append(PathTrials(at_home, beside, folders, samples, journals=plan.journals))
+    return [relay, node], trials
+
+
+def _be_idle(programs: list[Program], seconds: float, samples: Samples) -> None:
+    """Keep what a second costs in which nothing is done."""
+    before = [program.cpu.read_us() for program in programs]
+    time.sleep(seconds)
+    for program, used in zip(programs, before, strict=True):
+        samples.add(f"{program.name} idle, µs/s", (program.cpu.read_us() - used) / seconds)
+
+
+def _wait_for_model(node: Node, model: str) -> None:
+    api = Api(node)
+
+    def look() -> bool:
+        status = api.get("/api/status")
+        if model in status["loaded_models"]:
+            return True
+        # The other of the two models may have one.
+        problems = [str(problem) for problem in status["problems"]]
+        if len(problems) == BACKENDS or (problems and model == MODEL and status["loaded_models"]):
+            raise CalibrationError("; ".join(problems))
+        return False
+
+    try:
+        node.wait_for("model", look)
+    finally:
+        api.close()

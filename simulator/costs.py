@@ -1,0 +1,120 @@
+"""What the programs cost on one machine: relay, node and inference, as `teale-sim calibrate` measures it.
+
+A description that has such a profile is a world of programs that take their time: hosts are busy with what comes in,
+later inputs wait, and models read and write as fast as was measured. Without one, only links take time.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from simulator.backend import CostModel
+from simulator.relay_cost import RelayProfile, Wake, Work, check_wakes
+from simulator.spec.units import Chance, Positive, Seconds, Several
+from teale_proto.contract import Value
+
+FORMAT: Final = 1
+"""The version of this form; a file of a later one is refused."""
+
+
+def is_described(cost: CostModel) -> bool:
+    """Return whether a description says anything about a population's inference."""
+    return cost != CostModel()
+
+
+class NodeProfile(Value, forbid_unknown_fields=True):
+    """One node on one core of one machine. Microseconds of processor time, on a node that is busy anyway."""
+
+    message: Work
+    """A message of another node over a stream, with whatever is answered; by bytes."""
+    wakes: tuple[Wake, ...] = ()
+    """What being woken for something costs besides, by how long the node slept before."""
+    relayed_us: float = 0.0
+    """What a message costs more that comes through a relay."""
+    handshake_us: float = 0.0
+    """A connection with a Noise handshake and greetings, besides what its messages cost as messages."""
+    session_us: float = 0.0
+    """The same in a session of a relay."""
+    quic_us: float = 0.0
+    """What a connection costs more that is a direct path over QUIC, with all that precedes it."""
+    quic_first_us: float = 0.0
+    """And what the first one of a process costs more still, for which programs are loaded."""
+    asked_us: float = 0.0
+    """Taking a request from an application and sending it to another node."""
+    served_us: float = 0.0
+    """Serving a request of another node, its message and the pieces of the answer apart."""
+    piece_us: float = 0.0
+    """Sending on one piece of an answer as it comes from the model."""
+    upstream_us: float = 0.0
+    """How long, busy or not, a node needs until it has the first piece from a model behind an HTTP server, besides what
+    the server needs."""
+    upstream_served_us: float = 0.0
+    """`served_us` with such a model."""
+    upstream_piece_us: float = 0.0
+    """`piece_us` with such a model."""
+    start_us: float = 0.0
+    """From the start of the process until its API is up."""
+    idle_us: float = 0.0
+    """What a second costs in which nothing happens."""
+
+    def __post_init__(self) -> None:
+        check_wakes(self.wakes)
+
+
+class InferenceProfile(Value, forbid_unknown_fields=True):
+    """One model at a node."""
+
+    model: str
+    begins_after: Seconds
+    """Seconds to the first token, besides the reading of the prompt and what the node itself needs."""
+    begins_spread: Seconds
+    """By how much that is more or less."""
+    prefill_tokens_per_second: Positive
+    """A token being four bytes of a request."""
+    tokens_per_second: Positive
+    jitter: Chance
+    remembers_prompt: bool
+    tokens_min: Several
+    """The shortest answer to prompts as descriptions have them."""
+    tokens_max: Several
+
+    def __post_init__(self) -> None:
+        if self.tokens_max < self.tokens_min:
+            raise ValueError("`tokens_max` is not below `tokens_min`")
+
+    def applied(self, cost: CostModel) -> CostModel:
+        """Return a population's model with this one's speed and length of answers; how often it fails stays."""
+        taken = {field: getattr(self, field) for field in self.__struct_fields__ if field != "model"}
+        return replace(cost, **taken, tokens_median=None)
+
+
+class MachineProfile(Value, forbid_unknown_fields=True, kw_only=True):
+    """All of it."""
+
+    format: Several = FORMAT
+    machine: str
+    """What was measured on, when, and how."""
+    relay: RelayProfile
+    node: NodeProfile
+    inference: InferenceProfile | None = None
+    """The built-in model; where it could not be measured, populations keep what their descriptions say."""
+
+    def __post_init__(self) -> None:
+        if self.format > FORMAT:
+            raise ValueError(f"`format` {self.format} is newer than this program, which reads {FORMAT}")
+
+    def inference_of(self, cost: CostModel) -> CostModel:
+        """Return what inference costs a population that is described so, what its nodes need for it included.
+
+        One of which nothing is said has the built-in model. Any other is a server beside the node, which is as fast as
+        is said.
+        """
+        if is_described(cost):
+            return replace(cost, begins_after=cost.begins_after + self.node.upstream_us / 1e6)
+        return cost if self.inference is None else self.inference.applied(cost)
+
+
+def decoded(members: object) -> MachineProfile:
+    """Return the profile that dicts and lists describe; raises msgspec.ValidationError."""
+    return msgspec.convert(members, MachineProfile)

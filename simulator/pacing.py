@@ -1,0 +1,224 @@
+"""How long programs are busy with what comes in: the costs of a profile, put on single inputs.
+
+A host in the simulator is as slow as its pace says. The same costs, put on the inputs of a real program's journal, say
+how much processor time that program should have used. In both, what an input costs depends on how long the program
+had nothing to do before it: see `Wake`.
+
+Inputs are told apart by what can be seen from outside. What nodes say to each other under encryption is all alike, so a
+handshake is put on the moment at which its conversation begins.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Protocol
+
+from simulator.costs import NodeProfile
+from simulator.host import Turn
+from simulator.relay_cost import RelayProfile, Wake, woken
+from teale_proto.contract import Duration, Instant, Value
+from teale_proto.inputs import (
+    WAKE,
+    Ask,
+    ConnectionAccepted,
+    ConnectionClosed,
+    ConnectionId,
+    ConnectionOpened,
+    DatagramReceived,
+    DataReceived,
+    GenerationChunk,
+    GenerationFinished,
+    MessagesReceived,
+    PingReceived,
+    PongReceived,
+    Started,
+)
+from teale_proto.wire.binary import DATA
+
+REGISTRATION_BYTES: Final = 500
+"""Of `register` and of `registerProof`, on average."""
+REGISTRATION_MESSAGES: Final = 2
+
+_JSON: Final = b"{"
+_HEAD_BYTES: Final = 64
+
+
+class Cost(NamedTuple):
+    """What one input costs, in microseconds."""
+
+    cpu_us: float
+    latency_us: float = 0.0
+    """What passes besides, until the program is allowed to run."""
+
+
+class Costed(Protocol):
+    """What knows the cost of an input."""
+
+    def cost(self, turn: Turn) -> Cost:
+        """Return it; inputs are told in their order."""
+
+
+class RelayPace:
+    """The pace of a relay."""
+
+    __slots__ = ("_last", "_profile")
+
+    def __init__(self, profile: RelayProfile) -> None:
+        self._profile: Final = profile
+        self._last: ConnectionId = 0
+
+    def __call__(self, turn: Turn) -> Duration:
+        """Return how long an input keeps it busy, in whole microseconds."""
+        return _whole(self.cost(turn))
+
+    def cost(self, turn: Turn) -> Cost:
+        """Return what an input costs."""
+        profile, event = self._profile, turn.event
+        wake = self._wake(turn)
+        if isinstance(event, DataReceived):
+            cpu_us = self._message_us(event.data)
+        elif isinstance(event, MessagesReceived):
+            cpu_us = sum(map(self._message_us, event.messages))
+        elif isinstance(event, PingReceived):
+            # Measured on a busy relay, which has to be woken too.
+            cpu_us = max(0.0, profile.ping_us - profile.wake_us) if profile.wakes else profile.ping_us
+        elif isinstance(event, ConnectionAccepted):
+            cpu_us = self._registration_us()
+        elif isinstance(event, DatagramReceived):
+            cpu_us = max(0.0, profile.stun_us - profile.wake_us)
+        else:
+            cpu_us = 0.0
+        return Cost(cpu_us + wake.cpu_us, wake.latency_us)
+
+    def _wake(self, turn: Turn) -> Wake:
+        """Return what it costs to begin: messages of one connection that stand in line share one turn of the loop."""
+        event, last = turn.event, self._last
+        is_message = isinstance(event, DataReceived | MessagesReceived)
+        if is_message:
+            self._last = event.connection  # type: ignore[attr-defined]  # both kinds have one
+            if turn.idle == 0 and event.connection == last and self._profile.wakes:  # type: ignore[attr-defined]
+                return Wake(0.0, 0.0)
+        if self._profile.wakes:
+            return woken(self._profile.wakes, turn.idle)
+        return Wake(0.0, self._profile.wake_us if is_message else 0.0)
+
+    def _message_us(self, data: bytes) -> float:
+        profile = self._profile
+        cost_us = profile.forward.us(len(data))
+        if not (profile.wakes and data.startswith(_JSON)):
+            return cost_us
+        if b'"discover"' in data[:_HEAD_BYTES]:
+            # How many it lists is not to be seen here.
+            return max(cost_us, profile.discover.fixed_us - profile.wake_us)
+        return cost_us + profile.control_us
+
+    def _registration_us(self) -> float:
+        """Return what is to be charged at once; where every message is charged too, that is not all."""
+        profile = self._profile
+        if not profile.wakes:
+            return profile.registration_us
+        messages = profile.forward_us(REGISTRATION_BYTES, alone=True) + profile.control_us
+        return max(0.0, profile.registration_us - REGISTRATION_MESSAGES * messages)
+
+
+class NodePace:
+    """The pace of a node."""
+
+    __slots__ = ("_had_quic", "_piece_us", "_profile", "_served_us")
+
+    def __init__(self, profile: NodeProfile, *, has_upstream: bool = False) -> None:
+        """Make the pace of a node; with `has_upstream` its model is behind an HTTP server."""
+        self._profile: Final = profile
+        self._had_quic = False
+        self._piece_us: Final = profile.upstream_piece_us if has_upstream else profile.piece_us
+        self._served_us: Final = profile.upstream_served_us if has_upstream else profile.served_us
+
+    def __call__(self, turn: Turn) -> Duration:
+        """Return how long an input keeps it busy, in whole microseconds."""
+        return _whole(self.cost(turn))
+
+    def cost(self, turn: Turn) -> Cost:
+        """Return what an input costs."""
+        wake = woken(self._profile.wakes, turn.idle) if turn.idle else Wake(0.0, 0.0)
+        return Cost(self._work_us(turn) + wake.cpu_us, wake.latency_us)
+
+    def _work_us(self, turn: Turn) -> float:
+        profile, event = self._profile, turn.event
+        if isinstance(event, DataReceived):
+            return self._message_us(event.data)
+        if isinstance(event, MessagesReceived):
+            return sum(map(self._message_us, event.messages))
+        if isinstance(event, ConnectionAccepted | ConnectionOpened):
+            return self._connection_us(is_quic=turn.is_quic or getattr(event, "direct", False))
+        if isinstance(event, Started):
+            # A new life: nothing of QUIC is loaded.
+            self._had_quic = False
+            return profile.start_us
+        if isinstance(event, Ask):
+            return profile.asked_us
+        if isinstance(event, GenerationChunk):
+            return self._piece_us
+        if isinstance(event, GenerationFinished):
+            return self._served_us
+        if event is WAKE or isinstance(event, DatagramReceived):
+            # A heartbeat to send, or a probe to answer: about as much as a message.
+            return profile.message.fixed_us
+        return profile.message.fixed_us if isinstance(event, PingReceived | PongReceived | ConnectionClosed) else 0.0
+
+    def _message_us(self, data: bytes) -> float:
+        profile = self._profile
+        cost_us = profile.message.us(len(data))
+        if data.startswith(DATA):
+            return cost_us + profile.relayed_us
+        if data.startswith(_JSON):
+            head = data[:_HEAD_BYTES]
+            begins = b'"relayOpen"' in head or b'"relayReady"' in head
+            return cost_us + profile.relayed_us + (profile.session_us if begins else 0.0)
+        return cost_us
+
+    def _connection_us(self, *, is_quic: bool) -> float:
+        if not is_quic:
+            return self._profile.handshake_us
+        first_us = 0.0 if self._had_quic else self._profile.quic_first_us
+        self._had_quic = True
+        return self._profile.handshake_us + self._profile.quic_us + first_us
+
+
+def _whole(cost: Cost) -> Duration:
+    return round(cost.cpu_us + cost.latency_us)
+
+
+class Load(NamedTuple):
+    """What a program should have used, and for how many messages."""
+
+    cpu_us: float
+    messages: int
+
+    @property
+    def message_us(self) -> float:
+        """Processor time a message."""
+        return self.cpu_us / self.messages if self.messages else 0.0
+
+
+def load_of(pace: Costed, inputs: Iterable[tuple[Instant, Value]], *, idle_us: float = 0.0) -> Load:
+    """Return what the inputs of one life of a program, with their instants, come to by a profile.
+
+    `idle_us` is what every second from the first to the last costs besides. A message is what another program has sent
+    as one, however many come at once.
+    """
+    cpu_us, messages = 0.0, 0
+    first: Instant | None = None
+    last = free_at = 0.0
+    for at, event in inputs:
+        first = at if first is None else first
+        idle = max(0, round(at - free_at))
+        cost = pace.cost(Turn(event, idle, is_quic=getattr(event, "direct", False)))
+        cpu_us += cost.cpu_us
+        messages += _messages(event)
+        free_at = max(free_at, at) + cost.cpu_us
+        last = at
+    return Load(cpu_us + idle_us * (last - (first or 0)) / 1e6, messages)
+
+
+def _messages(event: Value) -> int:
+    if isinstance(event, MessagesReceived):
+        return len(event.messages)
+    return 1 if isinstance(event, DataReceived) else 0

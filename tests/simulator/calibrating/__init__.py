@@ -1,0 +1,1 @@
+"""The measuring of real programs, and what is made of the figures."""

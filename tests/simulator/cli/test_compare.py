@@ -1,0 +1,118 @@
+"""`teale-sim compare`: a verdict on two worlds, and an exit code that says whether they agree."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simulator.cli import comparing
+from tests.simulator.cli.calling import call, description, written
+
+PAIR = """
+name = "pair"
+lasts = 15.0
+
+[[populations]]
+name = "asker"
+count = 1
+holders = 0.0
+starts_at = 1.0
+starts_within = 0.1
+regions = { europe-west = 1.0 }
+access = { nats = { eim-apdf = 1.0 }, lines = { LINE = 1.0 } }
+
+[[populations]]
+name = "server"
+count = 1
+starts_within = 0.1
+regions = { europe-west = 1.0 }
+access = { nats = { eim-apdf = 1.0 }, lines = { LINE = 1.0 } }
+
+[[asks]]
+at = 8.0
+node = "asker-0"
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a scenario, its results with another seed, and those of one that has the same name and is further away."""
+    folder = tmp_path_factory.mktemp("pairs")
+    scenario = written(folder, "pair.toml", PAIR.replace("LINE", "flat-9ms"))
+    far = written(folder, "far.toml", PAIR.replace("LINE", "flat-39ms"))
+    for file, name in ((scenario, "other seed"), (far, "far")):
+        assert call("run", file, "--seed", 50, "--trace", "--out", folder / name).exit_code == 0
+    return {"scenario": scenario, "other seed": folder / "other seed", "far": folder / "far"}
+
+
+def test_the_same_run_agrees_with_itself_and_the_exit_code_says_so(folders: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = call(
+        "compare", folders["scenario"], "--seed", 50, "--simulated", 1, "--lab-dir", folders["other seed"], "--out", out
+    )
+    assert done.exit_code == 0, done.output
+    assert "as predicted: all of" in done.stdout
+    assert "Disagreements" not in done.stdout
+    assert {path.name for path in out.iterdir()} == {"comparison.html", "comparison.json", "comparison.txt"}
+
+
+def test_another_latency_is_a_disagreement_that_is_told_first(folders: dict[str, Path]) -> None:
+    done = call("compare", folders["scenario"], "--simulated", 4, "--workers", 1, "--lab-dir", folders["far"], "--json")
+    assert done.exit_code == 1
+    document = json.loads(done.stdout)
+    assert document["agrees"] is False
+    summaries = [each["summary"] for each in document["disagreements"]]
+    assert any(each.startswith("first token: 1 of 1") for each in summaries)
+    assert document["command"].endswith(f"--simulated 4 --lab-dir {folders['far']} --seed 0 --grain 1")
+
+
+def test_a_grain_as_coarse_as_the_difference_makes_it_vanish(folders: dict[str, Path]) -> None:
+    done = call(
+        "compare", folders["scenario"], "--simulated", 3, "--lab-dir", folders["far"], "--grain", 5000, "--json"
+    )
+    times = {"first token", "whole answer", "conversation over the relay", "registered at the relay"}
+    tallies = {each["what"]: each for each in json.loads(done.stdout)["tallies"]}
+    assert times <= tallies.keys()
+    assert all(tallies[name]["inside"] == tallies[name]["of"] for name in times)
+
+
+def test_wrong_calls_say_what_to_do(folders: dict[str, Path], tmp_path: Path) -> None:
+    scenario = folders["scenario"]
+    nothing = call("compare", scenario, "--lab", 0)
+    assert (nothing.exit_code, "--lab-dir" in nothing.output) == (2, True)
+    other = call("compare", description(tmp_path), "--lab-dir", folders["far"])
+    assert other.exit_code == 2
+    assert "'pair'" in other.stderr
+    missing = call("compare", scenario, "--lab-dir", tmp_path / "none")
+    assert missing.exit_code == 2
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine").write_text("x")
+    refused = call("compare", scenario, "--lab-dir", folders["far"], "--out", full)
+    assert refused.exit_code == 2
+    assert "something other than a comparison" in refused.stderr
+    program = call("compare", "first_light", "--lab-dir", folders["far"])
+    assert program.exit_code == 2
+    assert "only descriptions" in program.stderr
+
+
+def test_the_lab_is_run_by_a_process_of_its_own_and_its_results_are_kept(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a lab takes the same words as: here it is the simulator.
+    monkeypatch.setattr(comparing, "LAB", (*comparing.LAB[:3], "run"))
+    out = tmp_path / "out"
+    done = call("compare", folders["scenario"], "--simulated", 3, "--lab", 2, "--seed", 7, "--grain", 50, "--out", out)
+    assert done.exit_code in (0, 1), done.output
+    assert "2 runs of the lab (seed 7, 8)" in done.stdout
+    assert (out / "lab-seed-7" / "summary.json").is_file()
+    assert (out / "lab-seed-8" / "trace.jsonl.gz").is_file()
+
+
+def test_a_lab_that_cannot_be_run_is_told_with_its_reason(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "LAB", (*comparing.LAB[:3], "run", "--no-such-option"))
+    done = call("compare", folders["scenario"], "--simulated", 1, "--lab", 1)
+    assert done.exit_code == 2
+    assert "no-such-option" in done.stderr
