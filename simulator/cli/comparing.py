@@ -27,6 +27,17 @@ LAB: Final = (sys.executable, "-m", "simulator.cli", "lab", "run")
 """The command that runs one world in the lab; a process of its own, since it enters namespaces."""
 
 
+def _known_measures(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from simulator.comparing.comparison import PATHS
+    from simulator.comparing.measured import Measure
+
+    known = (PATHS, *(measure.slug for measure in Measure))
+    strange = [each for each in given if each not in known]
+    if strange:
+        raise click.BadParameter(f"no {strange[0]!r}; there are: {', '.join(known)}", context, parameter)
+    return given
+
+
 @click.command()
 @click.argument("scenario")
 @click.option("--simulated", type=click.IntRange(min=1), default=20, show_default=True, help="Seeds to simulate.")
@@ -51,6 +62,13 @@ LAB: Final = (sys.executable, "-m", "simulator.cli", "lab", "run")
     metavar="MS",
     help="How exact a lab is; simulated intervals of times are widened by that.",
 )
+@click.option(
+    "--only",
+    callback=_known_measures,
+    multiple=True,
+    metavar="MEASURE",
+    help="Judge nothing but this, as in --only paths or --only first-token; again for more.",
+)
 @json_option
 @out_option("the comparison as a page, as text and as JSON, and the lab's results,")
 def compare(
@@ -65,6 +83,7 @@ def compare(
     costs: Path | None,
     workers: int,
     grain: float,
+    only: tuple[str, ...],
     as_json: bool,
     out: Path | None,
 ) -> int:
@@ -81,7 +100,7 @@ def compare(
     if loaded.spec is None:
         raise ScenarioError(f"the scenario {loaded.name!r} is a program; only descriptions can be compared")
     as_simulated = running.with_costs(loaded, costs)
-    command = _repeating(scenario, simulated, lab, lab_dirs, seed, settings, fidelity, costs, grain)
+    command = _repeating(scenario, simulated, lab, lab_dirs, seed, settings, fidelity, costs, grain, only)
     output = Output(as_json=as_json)
     from simulator.results.model import ResultsError
 
@@ -90,20 +109,22 @@ def compare(
             from simulator.comparing.files import prepare
 
             prepare(out)
-        found = _measured_in_lab(loaded, range(seed, seed + lab), lab_dirs, out, output)
+        found = _measured_in_lab(loaded, as_simulated, range(seed, seed + lab), lab_dirs, out, output)
         ours = _simulated(as_simulated, range(seed, seed + simulated), workers)
-        comparison = _compared(loaded, ours, found, round(grain * MILLISECOND))
+        comparison = _compared(loaded, ours, found, round(grain * MILLISECOND), only)
         _tell(comparison, command, output, out)
     except ResultsError as error:
         raise SimError(str(error)) from error
     return Exit.OK if comparison.agrees else Exit.VIOLATED
 
 
-def _compared(loaded: Scenario, ours: "list[Measured]", lab: "list[Measured]", grain: int) -> "Comparison":
+def _compared(
+    loaded: Scenario, ours: "list[Measured]", lab: "list[Measured]", grain: int, only: tuple[str, ...]
+) -> "Comparison":
     from simulator.comparing.comparison import Setting, compared
 
     seeds, theirs = (tuple(run.seed for run in runs) for runs in (ours, lab))
-    return compared(Setting(loaded.name, seeds, theirs, grain=grain), ours, lab)
+    return compared(Setting(loaded.name, seeds, theirs, grain=grain), ours, lab, only=only)
 
 
 def _tell(comparison: "Comparison", command: str, output: Output, out: Path | None) -> None:
@@ -135,14 +156,20 @@ def _simulated(loaded: Scenario, seeds: range, workers: int) -> "list[Measured]"
 
 
 def _measured_in_lab(
-    loaded: Scenario, seeds: range, folders: tuple[Path, ...], out: Path | None, output: Output
+    loaded: Scenario,
+    as_simulated: Scenario,
+    seeds: range,
+    folders: tuple[Path, ...],
+    out: Path | None,
+    output: Output,
 ) -> "list[Measured]":
     """Return what the lab came to: from these results where there are any, and else from runs that are made now."""
     from simulator.comparing.measuring import measured_from
 
     assert loaded.spec is not None, "only descriptions are compared"
+    assert as_simulated.spec is not None, "only descriptions are compared"
     if folders:
-        return [measured_from(folder, loaded.spec) for folder in folders]
+        return [measured_from(folder, as_simulated.spec) for folder in folders]
     from simulator.comparing import files
 
     with TemporaryDirectory(prefix="teale-compare-") as scratch:
@@ -153,7 +180,7 @@ def _measured_in_lab(
             folder = files.lab_folder(keep, seed)
             output.note(f"lab, seed {seed}: {loaded.spec.lasts:g} s and what it takes to start and to end")
             _run_lab(loaded, seed, folder, Path(scratch))
-            found.append(measured_from(folder, loaded.spec))
+            found.append(measured_from(folder, as_simulated.spec))
         return found
 
 
@@ -189,6 +216,7 @@ def _repeating(
     fidelity: str | None,
     costs: Path | None,
     grain: float,
+    only: tuple[str, ...],
 ) -> str:
     """Return the command that does a comparison again."""
     words = ["teale-sim", "compare", scenario, "--simulated", str(simulated)]
@@ -200,4 +228,6 @@ def _repeating(
         words += ["--fidelity", fidelity]
     if costs is not None:
         words += ["--costs", str(costs)]
+    for each in only:
+        words += ["--only", each]
     return shlex.join(words)

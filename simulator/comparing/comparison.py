@@ -8,7 +8,7 @@ missing in the lab. How requests end is judged run by run besides: one that is l
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from simulator.comparing.asked import FINISHED
@@ -18,6 +18,9 @@ from teale_proto.contract import MILLISECOND, Duration, Value
 
 GRAIN: Final[Duration] = MILLISECOND
 """How exact a lab is: neither its forwarder nor the timers of its kernel are better."""
+
+PATHS: Final = "paths"
+"""What a comparison of paths is called among measures."""
 
 USUAL: Final = 0.9
 """A figure that this share of the simulated runs has is expected of the lab."""
@@ -93,7 +96,7 @@ class Comparison(Value):
     @property
     def tallies(self) -> tuple[Tally, ...]:
         """How much of each measure is as predicted, paths first."""
-        found = [Tally("paths", sum(row.is_inside for row in self.paths), len(self.paths))] if self.paths else []
+        found = [Tally(PATHS, sum(row.is_inside for row in self.paths), len(self.paths))] if self.paths else []
         for measure in Measure:
             rows = [row for row in self.figures if row.measure is measure]
             if rows:
@@ -106,20 +109,19 @@ class Comparison(Value):
         return Tally("everything", sum(each.inside for each in self.tallies), sum(each.of for each in self.tallies))
 
 
-def compared(setting: Setting, simulated: Sequence[Measured], lab: Sequence[Measured]) -> Comparison:
-    """Hold the runs of a lab against those of the simulator."""
+def compared(
+    setting: Setting, simulated: Sequence[Measured], lab: Sequence[Measured], *, only: Collection[str] = ()
+) -> Comparison:
+    """Hold the runs of a lab against those of the simulator; with `only`, no more than paths or measures so called."""
     broken = [
         f"{world}, seed {run.seed}: {rule}"
         for world, runs in (("simulated", simulated), (setting.lab_name, lab))
         for run in runs
         for rule in run.broken
     ]
-    return Comparison(
-        setting,
-        tuple(_path_rows(simulated, lab)),
-        tuple(_figure_rows(simulated, lab, setting.grain)),
-        tuple(broken),
-    )
+    figures = (row for row in _figure_rows(simulated, lab, setting.grain) if not only or row.measure.slug in only)
+    paths = _path_rows(simulated, lab) if not only or PATHS in only else ()
+    return Comparison(setting, tuple(paths), tuple(figures), tuple(broken))
 
 
 # Figures.

@@ -39,6 +39,11 @@ class Measure(Enum):
     OUTCOMES = "requests by their end"
 
     @property
+    def slug(self) -> str:
+        """What it is called where there are to be no spaces."""
+        return self.name.lower().replace("_", "-")
+
+    @property
     def unit(self) -> Unit:
         """In what it is."""
         if self is Measure.RELAY_CPU:

@@ -82,7 +82,9 @@ class Measuring:
 
 
 def measured_from(folder: Path, spec: WorldSpec) -> Measured:
-    """Measure the run whose results a directory holds; what machines should cost by `spec` is no matter.
+    """Measure the run whose results a directory holds.
+
+    What a lab's relays used is among it when `spec` has costs, against which that can be held.
 
     Raises ResultsError where it cannot be read, keeps no trace, or is of another scenario.
     """
@@ -93,4 +95,5 @@ def measured_from(folder: Path, spec: WorldSpec) -> Measured:
     for entry in entries(folder, measuring.kinds):
         measuring.observe(entry)
     broken = (check.rule for check in report.checks if not check.passed)
-    return measuring.measured(report.seed, broken, found_in_lab(folder, Cast(spec)))
+    more = found_in_lab(folder, Cast(spec)) if spec.costs is not None else None
+    return measuring.measured(report.seed, broken, more)

@@ -143,7 +143,7 @@ def _measure(comparison: Comparison, measure: Measure) -> str:
     rows = [row for row in comparison.figures if row.measure is measure]
     if not rows:
         return ""
-    name = f"measure-{measure.name.lower().replace('_', '-')}"
+    name = f"measure-{measure.slug}"
     heads = (measure.value, "lab on interval", "simulated", comparison.setting.lab_name, "verdict")
     head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
     body = "".join(_row(row, comparison) for row in rows)

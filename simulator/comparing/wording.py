@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from simulator.comparing.comparison import Comparison, FigureRow, PathRow, Setting, Share, Tally
+from simulator.comparing.comparison import PATHS, Comparison, FigureRow, PathRow, Setting, Share, Tally
 from simulator.comparing.measured import Measure, Unit
 from simulator.comparing.spread import Spread
 from teale_proto.contract import MILLISECOND, SECOND
@@ -89,11 +89,10 @@ def disagreements(comparison: Comparison) -> Iterator[Disagreements]:
     """Yield what is not as predicted, one respect after the other: broken rules, paths, then each measure."""
     name = comparison.setting.lab_name
     if comparison.broken:
-        said = f"{len(comparison.broken)} times a rule was broken."
-        yield Disagreements(said, tuple(f"{rule}." for rule in comparison.broken))
+        yield Disagreements("Rules were broken.", tuple(f"{rule}." for rule in comparison.broken))
     paths = [row for row in comparison.paths if not row.is_inside]
     if paths:
-        said = f"{len(paths)} of {len(comparison.paths)} cells end up on another path."
+        said = f"{PATHS}: {len(paths)} of {len(comparison.paths)} cells do not end up as predicted."
         yield Disagreements(said, tuple(_path_sentence(row, name) for row in paths))
     for measure in Measure:
         rows = [row for row in comparison.figures if row.measure is measure]

@@ -44,6 +44,12 @@ LOOK_SECONDS: Final = 0.02
 LOG_LINES: Final = 15
 """Of its log, so many lines are shown when a program fails."""
 
+GB: Final = 1 << 30
+NODE_BYTES: Final = 80 << 20
+MODELS_BYTES: Final = 60 << 20
+SERVER_BYTES: Final = 60 << 20
+"""What a program needs, measured and rounded up."""
+
 _IDENTITY: Final = ("identity.json", "identity.key")
 _NO_KEYCHAIN: Final = "keyring.backends.fail.Keyring"
 _CPU_TICK_US: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
@@ -52,6 +58,11 @@ _CPU_TICK_US: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
 def missing(plan: Plan) -> list[str]:
     """Return what this machine lacks to run the programs of a plan, in words."""
     lacking = []
+    needed, free = memory_of(plan), psutil.virtual_memory().available
+    if needed > free:
+        lacking.append(
+            f"memory: about {needed / GB:.1f} GB for {len(plan.nodes)} nodes, where {free / GB:.1f} GB are free"
+        )
     if shutil.which(DIES_WITH_US[0]) is None:
         lacking.append(f"the program `{DIES_WITH_US[0]}` (util-linux)")
     needs_llama = plan.served is Served.BUILTIN and any(node.models for node in plan.nodes)
@@ -60,6 +71,12 @@ def missing(plan: Plan) -> list[str]:
             "llama-cpp-python for the built-in model: pip install 'teale[llama]', or give --models described"
         )
     return lacking
+
+
+def memory_of(plan: Plan) -> int:
+    """Return about how many bytes the programs of a plan need."""
+    holders = sum(bool(node.models) for node in plan.nodes)
+    return len(plan.nodes) * NODE_BYTES + holders * MODELS_BYTES + len(plan.servers) * SERVER_BYTES
 
 
 class ProgramFailed(LabError):

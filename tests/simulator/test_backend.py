@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from simulator.backend import ANSWER_MARKER, CostModel, GenerationInput, SimulatedBackend
+from simulator.backend import ANSWER_MARKER, CostModel, GenerationInput, SimulatedBackend, unread_tokens
 from simulator.engine import Engine
 from simulator.rng import stream
 from teale_proto.contract import MILLISECOND, SECOND, Instant
@@ -117,3 +118,36 @@ def test_a_cancelled_job_says_nothing_more_even_if_its_number_is_used_again() ->
     backend.clear()
     engine.run_until(2 * SECOND)
     assert len(heard) == 6
+
+
+def test_what_begins_late_and_what_a_prompt_has_in_common_with_the_one_before_are_known() -> None:
+    cost = replace(EXACT, begins_after=0.25, remembers_prompt=True)
+    engine = Engine()
+    firsts: list[Instant] = []
+    backend = SimulatedBackend(
+        engine, stream(1, "a", "backend"), cost, lambda event: firsts.append(engine.now) if event.job else None
+    )
+    backend.models = ("m",)
+    taken = []
+    for body in (b"a" * 400, b"a" * 400, b"a" * 200 + b"b" * 200):
+        firsts.clear()
+        began = engine.now
+        backend.start(StartGeneration(7, Task.CHAT, "m", body, True))
+        engine.run_until(began + 10 * SECOND)
+        taken.append(firsts[0] - began)
+    # 100 tokens to read, then none, then half of them: a millisecond each.
+    assert taken == [350 * MILLISECOND, 250 * MILLISECOND, 300 * MILLISECOND]
+    assert unread_tokens(b"abcd" * 10, b"abcd" * 4 + b"x") == 6
+    backend.clear()
+    backend.start(StartGeneration(8, Task.CHAT, "m", b"a" * 400, True))
+    firsts.clear()
+    began = engine.now
+    engine.run_until(began + 10 * SECOND)
+    assert firsts[0] - began == 350 * MILLISECOND
+
+
+def test_the_beginning_lies_within_its_spread_and_differs() -> None:
+    cost = replace(EXACT, begins_after=0.2, begins_spread=0.1)
+    firsts = {generate(cost, start(), seed=seed)[0][0] for seed in range(20)}
+    assert len(firsts) == 20
+    assert all(200 * MILLISECOND <= first <= 400 * MILLISECOND for first in firsts)

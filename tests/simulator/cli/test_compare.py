@@ -116,3 +116,16 @@ def test_a_lab_that_cannot_be_run_is_told_with_its_reason(
     done = call("compare", folders["scenario"], "--simulated", 1, "--lab", 1)
     assert done.exit_code == 2
     assert "no-such-option" in done.stderr
+
+
+def test_what_is_not_asked_about_is_not_judged(folders: dict[str, Path]) -> None:
+    words = ("compare", folders["scenario"], "--simulated", 2, "--lab-dir", folders["far"], "--only", "paths")
+    alone = call(*words)
+    assert alone.exit_code == 0
+    assert "first token" not in alone.stdout
+    done = call(*words, "--only", "first-token", "--json")
+    assert done.exit_code == 1
+    assert [each["what"] for each in json.loads(done.stdout)["tallies"]] == ["paths", "first token"]
+    strange = call(*words, "--only", "nothing")
+    assert strange.exit_code == 2
+    assert "paths, registered" in strange.output

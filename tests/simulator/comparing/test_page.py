@@ -150,7 +150,7 @@ def test_a_comparison_is_written_as_a_page_as_text_and_as_json(tmp_path: Path) -
     document = msgspec.json.decode((folder / files.JSON).read_bytes())
     assert document["agrees"] is False
     assert document["overall"] == {"what": "everything", "inside": 5, "of": 6}
-    assert document["disagreements"][0]["summary"] == "1 of 6 cells end up on another path."
+    assert document["disagreements"][0]["summary"] == "paths: 1 of 6 cells do not end up as predicted."
     assert document["paths"][0]["is_inside"] is True
     # A comparison may take the place of another one, and of nothing else.
     files.prepare(folder)

@@ -60,9 +60,7 @@ def test_a_profile_is_put_on_what_the_relay_was_fed() -> None:
     assert costs.samples()[RELAY][0] == pytest.approx(1000 * expected, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("nanoseconds", "is_inside"), [(60_000, True), (71_000, True), (73_000, False)]
-)
+@pytest.mark.parametrize(("nanoseconds", "is_inside"), [(60_000, True), (71_000, True), (73_000, False)])
 def test_a_fifth_more_or_less_than_predicted_is_as_predicted(nanoseconds: int, is_inside: bool) -> None:
     comparison = held((measured(1, {RELAY: (60_000,)}),), (measured(1, {RELAY: (nanoseconds,)}),))
     assert comparison.agrees is is_inside

@@ -11,17 +11,20 @@ from time import monotonic, sleep
 import pytest
 
 from simulator.backend import CostModel
-from simulator.lab.plan import NodePlan, Role, Setting
+from simulator.lab.plan import NodePlan, Role, Setting, plan_of
 from simulator.lab.programs import (
     Program,
     ProgramFailed,
     end,
     file_name,
+    missing,
     node_program,
     toml_of,
     usage_of,
     wait_until_ready,
 )
+from simulator.spec.population import Population
+from simulator.spec.world_spec import WorldSpec
 
 OPTIONS = ("--port", "0", "--models", "model-1")
 """Of a model server, which is the quickest of our programs to start."""
@@ -146,6 +149,12 @@ def test_a_node_is_configured_by_a_file_and_its_model_server_by_words(tmp_path: 
     assert tomllib.loads((tmp_path / "node" / "config.toml").read_text()) == settings
     assert program.beside is not None
     assert program.beside.role is Role.MODELS
+
+
+def test_a_machine_with_too_little_memory_is_found_out_before_it_swaps() -> None:
+    spec = WorldSpec(name="x", populations=(Population(count=100_000, access="public"),), stun=0)
+    [lacking] = [each for each in missing(plan_of(spec, 1)) if each.startswith("memory: ")]
+    assert "100000 nodes" in lacking
 
 
 def test_a_disk_that_is_lost_takes_the_keys_with_it(tmp_path: Path) -> None:
