@@ -41,13 +41,12 @@ class Plan(NamedTuple):
     registrations: int
     others: int
     answers: int
-    idle_seconds: float
     journals: bool = False
     """Whether the programs write journals, as those of a lab do."""
 
 
-THOROUGH: Final = Plan(6, dict(zip(PAUSES_MS, (400, 150, 50, 25, 7, 4), strict=True)), 16, 30, 40, 3, 1.5)
-QUICK: Final = Plan(2, dict(zip(PAUSES_MS, (200, 80, 20, 9, 5, 3), strict=True)), 4, 10, 20, 1, 0.3)
+THOROUGH: Final = Plan(6, dict(zip(PAUSES_MS, (400, 150, 50, 25, 7, 4), strict=True)), 16, 30, 40, 3)
+QUICK: Final = Plan(2, dict(zip(PAUSES_MS, (200, 80, 20, 9, 5, 3), strict=True)), 4, 10, 20, 1)
 
 
 class Meter:

@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from simulator.calibrating.api import Api
 from simulator.calibrating.figures import Samples
-from simulator.calibrating.measuring import Meter
-from simulator.calibrating.programs import MODEL, Folders, Node, Relay
+from simulator.calibrating.measuring import Meter, Plan, middle
+from simulator.calibrating.model_trials import FEW_TOKENS, UPSTREAM_COST, UPSTREAM_MODEL, USUAL_WORDS, question
+from simulator.calibrating.programs import LOOPBACK, Folders, ModelServer, Node, Relay
 
 ALTERNATE: Final = "127.0.0.2"
 """A second address for the STUN server, without which nodes do not know what they are behind."""
 SETTLES_SECONDS: Final = 0.25
 """After which a new path has been taken into use."""
+ASKED_PAUSE_SECONDS: Final = 0.02
 _ANYWHERE: Final = ("192.0.2.1", 9)
 
 
@@ -36,32 +38,56 @@ def own_address() -> str | None:
 class PathTrials:
     """A resident node with a model, its relay, and visitors."""
 
-    def __init__(self, resident: Node, relay: Relay, folders: Folders, samples: Samples, *, journals: bool) -> None:
+    def __init__(self, resident: Node, relay: Relay, folders: Folders, plan: Plan, samples: Samples) -> None:
         self._resident: Final = resident
         self._relay: Final = relay
         self._folders: Final = folders
+        self._plan: Final = plan
         self._samples: Final = samples
-        self._journals: Final = journals
         self._meter: Final = Meter(resident, samples)
 
     def warm_up(self) -> None:
         """Let the resident have its first direct path, which costs more than any later one."""
-        relayed = self._meter.cost_us(lambda: self._visit(direct=False))
-        first = self._meter.cost_us(lambda: self._visit(direct=True))
+        relayed, first = (self._visit(direct=direct) for direct in (False, True))
         self._samples.add("node first direct path, µs", first - relayed)
 
     def round(self) -> None:
         """Measure everything once."""
-        costs = [self._meter.cost_us(lambda direct=direct: self._visit(direct=direct)) for direct in (True, False)]  # type: ignore[misc]
-        self._samples.add("node direct path, µs", costs[0] - costs[1])
+        add = self._samples.add
+        relayed, direct = (self._visit(direct=direct, asks=direct) for direct in (False, True))
+        add("node direct path, µs", direct - relayed)
 
-    def _visit(self, *, direct: bool) -> None:
+    def _visit(self, *, direct: bool, asks: bool = False) -> float:
+        """Let a node come and go; return what it costs the resident that it comes."""
         settings: dict[str, Any] = {"wan_enabled": True, "wan_relay_url": self._relay.url, "wan_direct": direct}
-        with Node(self._folders.new(), journal=self._journals, **settings) as visitor:
+        before = self._meter.now_us()
+        with (
+            Node(self._folders.new(), journal=self._plan.journals, **settings) as visitor,
+            closing(Api(visitor)) as api,
+        ):
             self._samples.add("node start, µs", visitor.start_us)
-            with closing(Api(visitor)) as api:
-                visitor.wait_for("path to the other node", _has_path(api, "direct" if direct else "relay"))
+            visitor.wait_for("path to the other node", _has_path(api, "direct" if direct else "relay"))
             time.sleep(SETTLES_SECONDS)
+            cost = self._meter.now_us() - before
+            what = "direct" if direct else "relayed"
+            self._samples.add(f"visitor, {what}, µs", visitor.cpu.read_us() - visitor.start_us)
+            if asks:
+                self._ask(api, Meter(visitor, self._samples))
+        return cost
+
+    def _ask(self, api: Api, asking: Meter) -> None:
+        """Measure what pieces of answers cost both sides, over a direct path."""
+        told, served = dict[int, list[float]](), dict[int, list[float]]()
+        for _ in range(max(3, self._plan.others // 8)):
+            for tokens in (FEW_TOKENS, UPSTREAM_COST.tokens_max):
+                before = asking.now_us(), self._meter.now_us()
+                api.ask(question(USUAL_WORDS, tokens, model=UPSTREAM_MODEL))
+                time.sleep(ASKED_PAUSE_SECONDS)
+                told.setdefault(tokens, []).append(asking.now_us() - before[0])
+                served.setdefault(tokens, []).append(self._meter.now_us() - before[1])
+        for name, costs in (("told", told), ("served", served)):
+            few, many = (middle(each) for each in costs.values())
+            self._samples.add(f"direct {name} a piece, µs", (many - few) / (UPSTREAM_COST.tokens_max - FEW_TOKENS))
 
 
 def _has_path(api: Api, path: str) -> Callable[[], bool]:
@@ -71,19 +97,19 @@ def _has_path(api: Api, path: str) -> Callable[[], bool]:
     return look
 
 
-def resident(folders: Folders, relay: Relay, *, journal: bool) -> Node:
+def resident(folders: Folders, relay: Relay, server: ModelServer, *, journal: bool) -> Node:
     """Return a node that visitors look for."""
     settings: dict[str, Any] = {"wan_enabled": True, "wan_relay_url": relay.url, "wan_direct": True}
-    node = Node(folders.new(), journal=journal, builtin_model=True, **settings)
+    node = Node(folders.new(), journal=journal, openai_urls=[server.url], **settings)
     try:
         with closing(Api(node)) as api:
-            node.wait_for("model", lambda: MODEL in api.get("/api/status")["loaded_models"])
+            node.wait_for("model", lambda: UPSTREAM_MODEL in api.get("/api/status")["loaded_models"])
     except BaseException:
         node.end()
         raise
     return node
 
 
-def relay_for_paths(folders: Folders, address: str, *, journal: bool) -> Relay:
-    """Return a relay, with STUN, at an address that nodes believe in."""
-    return Relay(folders.new(), journal=journal, host=address, alternate=ALTERNATE)
+def relay_for_paths(folders: Folders, address: str | None, *, journal: bool) -> Relay:
+    """Return a relay, with STUN, at an address that nodes believe in, if there is one."""
+    return Relay(folders.new(), journal=journal, host=address or LOOPBACK, alternate=ALTERNATE)

@@ -57,28 +57,30 @@ def measure(plan: Plan, tell: Tell = lambda _: None) -> Measured:
     with ExitStack() as stack:
         folders = stack.enter_context(Folders())
         tell("starting a relay and nodes")
-        idle, trials = _trials(stack, folders, plan, measured)
+        trials, paths, idle = _trials(stack, folders, plan, measured)
         tell("warming up")
-        for trial in trials:
+        for trial in (*trials, *([] if paths is None else [paths])):
             trial.warm_up()
         for number in range(plan.rounds):
             if time.monotonic() - began > SECONDS_MAX * number / (number + 1) and number:
                 measured.notes.append(f"only {number} of {plan.rounds} rounds: one takes longer here than it should")
                 break
             tell(f"round {number + 1} of {plan.rounds}")
-            _be_idle(idle, plan.idle_seconds, measured.samples)
-            for trial in trials:
-                trial.round()
+            _round(trials, idle, measured.samples)
+            if paths is not None:
+                paths.round()
             measured.rounds = number + 1
     measured.seconds = time.monotonic() - began
     return measured
 
 
-_Trials = RelayTrials | NodeTrials | ModelTrials | UpstreamTrials | PathTrials
+_Trials = RelayTrials | NodeTrials | ModelTrials | UpstreamTrials
 
 
-def _trials(stack: ExitStack, folders: Folders, plan: Plan, measured: Measured) -> tuple[list[Program], list[_Trials]]:
-    """Return the programs that may be idle, and the trials, all of which last as long as the stack."""
+def _trials(
+    stack: ExitStack, folders: Folders, plan: Plan, measured: Measured
+) -> tuple[list[_Trials], PathTrials | None, list[Program]]:
+    """Return the trials, that of direct paths apart, and the programs that only the latter has something to do with."""
     samples = measured.samples
     relay = stack.enter_context(Relay(folders.new(), journal=plan.journals))
     measured.precision, measured.journals = relay.cpu.precision, plan.journals
@@ -102,20 +104,21 @@ def _trials(stack: ExitStack, folders: Folders, plan: Plan, measured: Measured) 
     if models is not None:
         trials.append(models)
     address = own_address()
+    beside = stack.enter_context(relay_for_paths(folders, address, journal=plan.journals))
+    at_home = stack.enter_context(resident(folders, beside, server, journal=plan.journals))
     if address is None:
         measured.notes.append("QUIC was not measured: this machine has no address but loopback")
-    elif models is not None:
-        beside = stack.enter_context(relay_for_paths(folders, address, journal=plan.journals))
-        at_home = stack.enter_context(resident(folders, beside, journal=plan.journals))
-        trials.append(PathTrials(at_home, beside, folders, samples, journals=plan.journals))
-    return [relay, node], trials
+        return trials, None, [beside, at_home]
+    return trials, PathTrials(at_home, beside, folders, plan, samples), [beside, at_home]
 
 
-def _be_idle(programs: list[Program], seconds: float, samples: Samples) -> None:
-    """Keep what a second costs in which nothing is done."""
-    before = [program.cpu.read_us() for program in programs]
-    time.sleep(seconds)
-    for program, used in zip(programs, before, strict=True):
+def _round(trials: list[_Trials], idle: list[Program], samples: Samples) -> None:
+    """Measure everything that is done to some programs, and what others need that meanwhile do nothing."""
+    began, before = time.monotonic(), [program.cpu.read_us() for program in idle]
+    for trial in trials:
+        trial.round()
+    seconds = time.monotonic() - began
+    for program, used in zip(idle, before, strict=True):
         samples.add(f"{program.name} idle, µs/s", (program.cpu.read_us() - used) / seconds)
 
 

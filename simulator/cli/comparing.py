@@ -186,7 +186,7 @@ def _measured_in_lab(
 
 def _run_lab(loaded: Scenario, seed: int, folder: Path, scratch: Path) -> None:
     """Have a process run the lab once; raises SimError where no results come of it."""
-    from simulator.cli.source import toml_of
+    from simulator.spec.writing import toml_of
 
     assert loaded.spec is not None, "only descriptions are compared"
     scenario = scratch / "scenario.toml"

@@ -30,6 +30,7 @@ async def _begin(connection: QuicConnection, opening: bytes) -> QuicStream:
         await connection.wait_connected()
     except BaseException:
         stream.reset()
+        stream.break_off("nobody wants it any more")
         raise
     return stream
 

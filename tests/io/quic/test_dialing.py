@@ -151,6 +151,7 @@ async def test_a_dial_that_is_called_off_leaves_no_connection_behind(stack: Stac
 
 
 HELLO, ANSWER = b"h" * 98, b"a" * 200
+MORE_BYTES = 10_000
 
 
 async def meet(alice: Node, bob: Node, number: int, *, via: Address | None = None) -> QuicConnection:
@@ -162,8 +163,8 @@ async def meet(alice: Node, bob: Node, number: int, *, via: Address | None = Non
     assert await alice.journal.next(ConnectionOpened) == ConnectionOpened(number)
     assert await alice.journal.data(number, len(ANSWER)) == ANSWER
     # What follows is in order behind both.
-    alice.do(SendData(number, PATTERN))
-    assert await bob.journal.data(accepted.connection, len(PATTERN)) == PATTERN
+    alice.do(SendData(number, PATTERN[:MORE_BYTES]))
+    assert await bob.journal.data(accepted.connection, MORE_BYTES) == PATTERN[:MORE_BYTES]
     return alice.connection
 
 
@@ -187,7 +188,7 @@ async def test_a_repeat_dial_has_its_opening_in_the_first_packet(stack: Stack) -
         assert await meet(alice, bob, 5) is again
 
 
-@pytest.mark.parametrize("mischief", [Loses(0.1, seed=3), Reorders(2), Reorders(3)], ids=["loss", "half late", "late"])
+@pytest.mark.parametrize("mischief", [Loses(0.1), Reorders(5)], ids=["loss", "disorder"])
 async def test_a_repeat_dial_comes_through_a_bad_network(stack: Stack, mischief: Mischief) -> None:
     async with sides() as nursery:
         alice, bob = Node(nursery, ALICE, stack), Node(nursery, BOB, stack)
@@ -204,7 +205,12 @@ async def test_what_was_recorded_of_a_repeat_dial_opens_nothing_when_it_is_said_
         network = Forwarder(nursery, bob.endpoint.local)
         await meet(alice, bob, 1, via=network.address)
         await part(alice, 1)
-        network.mischief = lambda datagram, _: (recorded.append(datagram), [datagram])[1]
+
+        def record(datagram: bytes, number: int) -> list[bytes]:
+            recorded.append(datagram)
+            return [datagram]
+
+        network.mischief = record
         again = await meet(alice, bob, 3, via=network.address)
         assert again.early_data_accepted
         await part(alice, 3)

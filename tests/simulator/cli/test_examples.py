@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from simulator.backend import CostModel
-from simulator.cli.source import toml_of
 from simulator.scenario import load, scenario_folder, scenario_names
 from simulator.spec.access import MIXTURES, NAT_KINDS, Mixture
 from simulator.spec.faults import BadWeather, ClockSkew, Crash, NatReboot, Partition, RandomFaults, Roam, SlowNode
@@ -14,6 +13,7 @@ from simulator.spec.load import AskSpec, Models, Requests
 from simulator.spec.population import Churn, Population
 from simulator.spec.reading import read_toml
 from simulator.spec.world_spec import RelaySpec, WorldSpec
+from simulator.spec.writing import toml_of
 from tests.simulator.cli.calling import call
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "simulator.md"
