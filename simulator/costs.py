@@ -40,6 +40,10 @@ class NodeProfile(Value, forbid_unknown_fields=True):
     """What a connection costs more that is a direct path over QUIC, with all that precedes it."""
     quic_first_us: float = 0.0
     """And what the first one of a process costs more still, for which programs are loaded."""
+    quic_message_us: float = 0.0
+    """What a message costs more that comes over such a path."""
+    quic_piece_us: float = 0.0
+    """And what a piece of an answer costs more that goes over one."""
     asked_us: float = 0.0
     """Taking a request from an application and sending it to another node."""
     served_us: float = 0.0

@@ -9,12 +9,13 @@ handshake is put on the moment at which its conversation begins.
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, get_args
 
 from simulator.costs import NodeProfile
 from simulator.host import Turn
 from simulator.relay_cost import RelayProfile, Wake, woken
 from teale_proto.contract import Duration, Instant, Value
+from teale_proto.effects import Connect, DirectTarget, NodeEffect, RelayEffect
 from teale_proto.inputs import (
     WAKE,
     Ask,
@@ -37,6 +38,7 @@ REGISTRATION_BYTES: Final = 500
 """Of `register` and of `registerProof`, on average."""
 REGISTRATION_MESSAGES: Final = 2
 
+_EFFECTS: Final = (*get_args(NodeEffect), *get_args(RelayEffect))
 _JSON: Final = b"{"
 _HEAD_BYTES: Final = 64
 
@@ -122,12 +124,14 @@ class RelayPace:
 class NodePace:
     """The pace of a node."""
 
-    __slots__ = ("_had_quic", "_piece_us", "_profile", "_served_us")
+    __slots__ = ("_had_quic", "_over_quic", "_piece_us", "_profile", "_served_us")
 
     def __init__(self, profile: NodeProfile, *, has_upstream: bool = False) -> None:
         """Make the pace of a node; with `has_upstream` its model is behind an HTTP server."""
         self._profile: Final = profile
         self._had_quic = False
+        self._over_quic = False
+        """Whether the last message came over QUIC: answers go where questions came from."""
         self._piece_us: Final = profile.upstream_piece_us if has_upstream else profile.piece_us
         self._served_us: Final = profile.upstream_served_us if has_upstream else profile.served_us
 
@@ -143,11 +147,13 @@ class NodePace:
     def _work_us(self, turn: Turn) -> float:
         profile, event = self._profile, turn.event
         if isinstance(event, DataReceived):
-            return self._message_us(event.data)
+            self._over_quic = turn.is_quic
+            return self._message_us(event.data) + (profile.quic_message_us if turn.is_quic else 0.0)
         if isinstance(event, MessagesReceived):
+            self._over_quic = False
             return sum(map(self._message_us, event.messages))
         if isinstance(event, ConnectionAccepted | ConnectionOpened):
-            return self._connection_us(is_quic=turn.is_quic or getattr(event, "direct", False))
+            return self._connection_us(is_quic=turn.is_quic)
         if isinstance(event, Started):
             # A new life: nothing of QUIC is loaded.
             self._had_quic = False
@@ -155,7 +161,7 @@ class NodePace:
         if isinstance(event, Ask):
             return profile.asked_us
         if isinstance(event, GenerationChunk):
-            return self._piece_us
+            return self._piece_us + (profile.quic_piece_us if self._over_quic else 0.0)
         if isinstance(event, GenerationFinished):
             return self._served_us
         if event is WAKE or isinstance(event, DatagramReceived):
@@ -198,19 +204,27 @@ class Load(NamedTuple):
         return self.cpu_us / self.messages if self.messages else 0.0
 
 
-def load_of(pace: Costed, inputs: Iterable[tuple[Instant, Value]], *, idle_us: float = 0.0) -> Load:
+def load_of(pace: Costed, journal: Iterable[tuple[Instant, Value]], *, idle_us: float = 0.0) -> Load:
     """Return what the inputs of one life of a program, with their instants, come to by a profile.
 
-    `idle_us` is what every second from the first to the last costs besides. A message is what another program has sent
-    as one, however many come at once.
+    Effects among them cost nothing, but say which connections a node has opened over QUIC. `idle_us` is what every
+    second from the first to the last costs besides. A message is what another program has sent as one, however many
+    come at once.
     """
     cpu_us, messages = 0.0, 0
     first: Instant | None = None
     last = free_at = 0.0
-    for at, event in inputs:
+    quic: set[ConnectionId] = set()
+    for at, event in journal:
+        if isinstance(event, _EFFECTS):
+            if isinstance(event, Connect) and isinstance(event.target, DirectTarget):
+                quic.add(event.connection)
+            continue
+        if isinstance(event, ConnectionAccepted) and event.direct:
+            quic.add(event.connection)
         first = at if first is None else first
         idle = max(0, round(at - free_at))
-        cost = pace.cost(Turn(event, idle, is_quic=getattr(event, "direct", False)))
+        cost = pace.cost(Turn(event, idle, is_quic=getattr(event, "connection", 0) in quic))
         cpu_us += cost.cpu_us
         messages += _messages(event)
         free_at = max(free_at, at) + cost.cpu_us

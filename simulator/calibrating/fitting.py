@@ -109,6 +109,8 @@ def node_profile(samples: Samples) -> NodeProfile:
         session_us=max(0.0, median("node session, µs") - greeting - GREETING_INPUTS * relayed),
         quic_us=max(0.0, direct - handshake),
         quic_first_us=max(0.0, first_direct - direct),
+        quic_message_us=_more(samples, "direct told a piece, µs", "node told a piece, µs"),
+        quic_piece_us=_more(samples, "direct served a piece, µs", "upstream served a piece, µs"),
         asked_us=max(0.0, median("node asked, µs") - message.us(small) - short),
         served_us=max(0.0, served - message.us(small) - long) if served else 0.0,
         piece_us=_piece_us(samples, wakes, "node"),
@@ -164,6 +166,11 @@ def _wakes(samples: Samples, name: str, message_us: float) -> tuple[Wake, ...]:
         if not found or idle > found[-1].idle_us:
             found.append(Wake(max(0.0, idle), max(0.0, cpu - message_us), max(0.0, beyond - ours)))
     return tuple(found)
+
+
+def _more(samples: Samples, name: str, than: str) -> float:
+    """Return what one thing costs more than another, where it was measured."""
+    return max(0.0, samples.median(name) - samples.median(than)) if name in samples else 0.0
 
 
 def _piece_us(samples: Samples, wakes: tuple[Wake, ...], name: str) -> float:

@@ -6,7 +6,19 @@ from typing import Any
 
 import click
 
-from simulator.cli import calibrating, comparing, fuzzing, grid, lab, listing, plotting, running, sweeping, viewing
+from simulator.cli import (
+    calibrating,
+    comparing,
+    fuzzing,
+    grid,
+    lab,
+    lab_fuzzing,
+    listing,
+    plotting,
+    running,
+    sweeping,
+    viewing,
+)
 from simulator.cli.exits import Exit, SimError
 from simulator.cli.output import Output
 from simulator.host import CoreError
@@ -92,3 +104,5 @@ for _command in (
     viewing.view,
 ):
     main.add_command(_command)
+
+lab.lab.add_command(lab_fuzzing.fuzz)

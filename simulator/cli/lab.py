@@ -89,7 +89,7 @@ def run(
         raise click.UsageError("--trace and --keep-journals say what to keep in --out DIR, which is missing.")
     loaded = running.chosen(scenario, settings, None)
     plan = _planned(loaded, seed, models, ignore_unsupported=ignore_unsupported)
-    _come_by_means(plan)
+    come_by_means(plan)
     output = Output(as_json=as_json)
     for note in plan.notes:
         output.note(f"note: {note}")
@@ -172,12 +172,12 @@ def _planned(loaded: Scenario, seed: int, models: str | None, *, ignore_unsuppor
         raise SimError(f"a lab cannot run {loaded.name!r}:{reasons}{advice}") from error
 
 
-def _come_by_means(plan: "Plan") -> None:
-    """Go on only with what a lab needs: as we are, or begun anew as root of namespaces of our own."""
+def come_by_means(*plans: "Plan") -> None:
+    """Go on only with what a lab of each plan needs: as we are, or begun anew as root of namespaces of our own."""
     from simulator.lab import privileges, programs
 
     lacking = privileges.missing()
-    more = programs.missing(plan)
+    more = list(dict.fromkeys(each for plan in plans for each in programs.missing(plan)))
     if not lacking and not more:
         return
     # Once: where being root of a namespace does not help, nothing does.

@@ -69,7 +69,7 @@ class Meetings:
         for one, other in self._cast.pairs():
             if one in self._started and other in self._started:
                 found[self._cast.cell(one, other), _worse(views.get((one, other)), views.get((other, one)))] += 1
-        return tuple(PathCount(cell, path, pairs) for (cell, path), pairs in sorted(found.items()))
+        return tuple(PathCount(cell, path, pairs) for (cell, path), pairs in found.items())
 
     def _named(self, host: str, data: bytes) -> None:
         found = _REGISTERED.match(data)

@@ -8,7 +8,7 @@ from simulator.host import Turn
 from simulator.pacing import NodePace, RelayPace, load_of
 from simulator.relay_cost import OURS, Wake, Work, woken
 from teale_proto.contract import MILLISECOND, SECOND, Value
-from teale_proto.effects import SendText
+from teale_proto.effects import Connect, DirectTarget, SendText
 from teale_proto.inputs import (
     WAKE,
     Address,
@@ -21,6 +21,7 @@ from teale_proto.inputs import (
     GenerationFinished,
     LoadedModelsChanged,
     MessagesReceived,
+    NodeId,
     PingReceived,
     RequestId,
     Started,
@@ -38,6 +39,8 @@ NODE = NodeProfile(
     session_us=1000.0,
     quic_us=8000.0,
     quic_first_us=30_000.0,
+    quic_message_us=300.0,
+    quic_piece_us=350.0,
     asked_us=1400.0,
     served_us=900.0,
     piece_us=70.0,
@@ -126,9 +129,28 @@ def test_the_first_direct_path_of_each_life_costs_more() -> None:
     pace = NodePace(NODE)
     assert pace.cost(turn(ConnectionOpened(1))).cpu_us == 1500
     assert pace.cost(turn(ConnectionOpened(3), is_quic=True)).cpu_us == 1500 + 8000 + 30_000
-    assert pace.cost(turn(ConnectionAccepted(2, HERE, HERE, direct=True))).cpu_us == 1500 + 8000
+    assert pace.cost(turn(ConnectionAccepted(2, HERE, HERE, direct=True), is_quic=True)).cpu_us == 1500 + 8000
     assert pace.cost(turn(Started(None))).cpu_us == 600_000
     assert pace.cost(turn(ConnectionOpened(1), is_quic=True)).cpu_us == 1500 + 8000 + 30_000
+
+
+def test_over_quic_messages_and_the_pieces_that_follow_them_cost_more() -> None:
+    pace = NodePace(NODE)
+    asked, piece = DataReceived(1, b"\0" * 500), GenerationChunk(1, b"{}")
+    assert pace.cost(turn(asked, is_quic=True)).cpu_us == 31 + 300
+    assert pace.cost(turn(piece)).cpu_us == 70 + 350
+    assert pace.cost(turn(asked)).cpu_us == 31
+    assert pace.cost(turn(piece)).cpu_us == 70
+
+
+def test_a_journal_says_which_connections_are_quic() -> None:
+    data = b"\0" * 500
+    dialled = [Connect(1, DirectTarget(NodeId("0" * 64), HERE, HERE)), ConnectionOpened(1), DataReceived(1, data)]
+    accepted = [ConnectionAccepted(2, HERE, HERE, direct=True), DataReceived(2, data)]
+    for events in (dialled, accepted):
+        # All at once, so nobody is woken.
+        load = load_of(NodePace(NODE), [(0, event) for event in events])
+        assert load == (1500 + 8000 + 30_000 + 31 + 300, 1)
 
 
 @pytest.mark.parametrize(("has_upstream", "piece_us", "served_us"), [(False, 70, 900), (True, 100, 2500)])

@@ -26,7 +26,7 @@ class LabTrial(Value):
     size: Size
     violations: tuple[Broken, ...] = ()
     """The first violation of each rule that was broken, in the order of time."""
-    outcomes: dict[str, int] = {}
+    outcomes: dict[str, int] = msgspec.field(default_factory=dict)
     """How many requests ended in each way."""
     journals: int = 0
     steps: int = 0

@@ -26,6 +26,7 @@ PLAIN = {
     "node handshake, µs": 1900.0,
     "node session, µs": 1800.0,
     "node asked, µs": 1500.0,
+    "node told a piece, µs": 420.0,
     "node start, µs": 600_000.0,
     "node idle, µs/s": 900.0,
     "upstream served a piece, µs": 400.0,
@@ -40,7 +41,12 @@ WITH_MODEL = {
     "model, local API, first token, ms": 5.0,
     "model, over the LAN, first token, ms": 4.0,
 }
-WITH_PATHS = {"node direct path, µs": 12_000.0, "node first direct path, µs": 40_000.0}
+WITH_PATHS = {
+    "node direct path, µs": 12_000.0,
+    "node first direct path, µs": 40_000.0,
+    "direct told a piece, µs": 720.0,
+    "direct served a piece, µs": 750.0,
+}
 
 FIXED, TOKEN = 0.004, 0.0004
 """Seconds to the first token, and more for each token that has to be read."""

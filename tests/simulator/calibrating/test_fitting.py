@@ -39,7 +39,9 @@ def test_messages_of_one_connection_in_line_cost_what_bulk_does() -> None:
 
 def test_a_ping_and_a_registration_cost_what_was_measured_a_short_pause_apart() -> None:
     pace = RelayPace(PROFILE.relay)
-    assert pace.cost(Turn(PingReceived(3), 1030, is_quic=False)).cpu_us == pytest.approx(PLAIN["relay ping, µs"], rel=0.02)
+    assert pace.cost(Turn(PingReceived(3), 1030, is_quic=False)).cpu_us == pytest.approx(
+        PLAIN["relay ping, µs"], rel=0.02
+    )
     assert PROFILE.relay.registration_us == pytest.approx(PLAIN["relay registration, µs"] - 100 + 40, rel=0.02)
 
 
@@ -53,6 +55,11 @@ def test_a_first_direct_path_of_a_node_costs_more_than_the_second() -> None:
     first, second = (pace.cost(opened).cpu_us for _ in range(2))
     assert second == pytest.approx(WITH_PATHS["node direct path, µs"])
     assert first == pytest.approx(WITH_PATHS["node first direct path, µs"])
+
+
+def test_a_message_over_quic_costs_more_for_whom_it_reaches_and_for_whom_it_leaves() -> None:
+    assert PROFILE.node.quic_message_us == 720 - 420
+    assert PROFILE.node.quic_piece_us == 750 - 400
 
 
 def test_the_models_speed_is_that_of_the_line_through_what_was_asked() -> None:
