@@ -9,7 +9,7 @@ import statistics
 from itertools import pairwise
 from typing import Final
 
-from simulator.calibrating.figures import Samples, line_through
+from simulator.calibrating.figures import Line, Samples, line_through
 from simulator.calibrating.measuring import LONG_MS, PAUSES_MS, SHORT_MS, alone
 from simulator.calibrating.model_trials import FEW_TOKENS, Ask
 from simulator.calibrating.node_trials import LARGE_MODELS, RELAYED_MS
@@ -28,10 +28,11 @@ SEAL_BYTES: Final = 21
 """What encryption and framing add to a message between nodes."""
 GREETING_INPUTS: Final = 4
 """What a conversation that begins and ends costs in messages: two of the handshake, the greeting, the end."""
-PREFILL_MAX: Final = 1e6
-"""Tokens a second, where reading takes no time that could be measured."""
+KNOWN_TOKENS: Final = 8
+"""A prompt with fewer tokens that are new to the model counts as known."""
 JITTER_MAX: Final = 0.9
 LEAST_SECONDS: Final = 1e-6
+"""Of reading a token, where that takes no time that could be measured."""
 
 
 def fitted(measured: Measured, *, machine: str) -> MachineProfile:
@@ -124,12 +125,11 @@ def node_profile(samples: Samples) -> NodeProfile:
 
 def inference_profile(samples: Samples, node: NodeProfile, asked: list[Ask]) -> InferenceProfile:
     """Return how fast the model is, the node's own part apart."""
-    points: dict[float, list[float]] = {}
-    for ask in asked:
-        points.setdefault(ask.unread, []).append(ask.first)
-    line = line_through({unread: statistics.median(firsts) for unread, firsts in points.items()})
-    residues = [ask.first - line.at_zero - line.slope * ask.unread for ask in asked]
-    low, _, high = statistics.quantiles(residues, n=4)
+    # A prompt that is known is the usual case; what others cost more is put on what is new in them.
+    known = statistics.median(ask.first for ask in asked if ask.unread < KNOWN_TOKENS)
+    each = statistics.median((ask.first - known) / ask.unread for ask in asked if ask.unread >= KNOWN_TOKENS)
+    line = Line(known, max(LEAST_SECONDS, each))
+    low, _, high = statistics.quantiles([ask.first for ask in asked if ask.unread < KNOWN_TOKENS], n=4)
     # The request wakes the node, and the first token does so again.
     request, token = woken(node.wakes, LONG_MS * 1000), woken(node.wakes, line.at_zero * 1e6)
     own_us = node.message.us(ALONE_BYTES) + node.piece_us
@@ -140,8 +140,9 @@ def inference_profile(samples: Samples, node: NodeProfile, asked: list[Ask]) -> 
     return InferenceProfile(
         model=MODEL,
         begins_after=max(0.0, line.at_zero - own_us / 1e6),
+        # Drawn evenly, half of all lie within half the spread.
         begins_spread=max(0.0, high - low),
-        prefill_tokens_per_second=min(PREFILL_MAX, 1 / line.slope) if line.slope > LEAST_SECONDS else PREFILL_MAX,
+        prefill_tokens_per_second=1 / line.slope,
         tokens_per_second=1000 / samples.median("node served, ms a token"),
         jitter=_jitter(gaps),
         remembers_prompt=True,

@@ -16,7 +16,7 @@ from simulator.calibrating.path_trials import PathTrials, own_address, relay_for
 from simulator.calibrating.programs import MODEL, CalibrationError, Folders, ModelServer, Node, Program, Relay
 from simulator.calibrating.relay_trials import RelayTrials
 
-SECONDS_MAX: Final = 110.0
+SECONDS_MAX: Final = 115.0
 """After which no further round is begun."""
 BUSY: Final = 0.5
 """A load average, a core, above which the machine counts as busy with other things."""

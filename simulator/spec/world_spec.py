@@ -102,8 +102,8 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
     """The share of requests that must be answered."""
     planted: Planted = Planted.NONE
     costs: MachineProfile | None = None
-    """What `teale-sim calibrate` has measured: then relays and nodes take their time, and models the time of the built-in
-    one. Otherwise only links and inference take time, and relays with `has_cost`."""
+    """What `teale-sim calibrate` has measured: then relays and nodes take their time too, and models of which nothing is
+    said that of the built-in one."""
 
     def __post_init__(self) -> None:
         if self.format > FORMAT:

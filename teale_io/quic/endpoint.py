@@ -72,6 +72,7 @@ class Endpoint:
             )
             for is_client in (True, False)
         )
+        self.stack.warm_up(self._as_client)
         self._by_id: dict[bytes, QuicConnection] = {}
         self._accepted: dict[QuicConnection, str] = {}
         self._by_node: dict[NodeId, QuicConnection] = {}

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,10 +37,11 @@ ENDING_SECONDS: Final = 30.0
 """Within which a lab that was told to end has taken everything down."""
 LOOK_SECONDS: Final = 0.1
 
+WORDS: Final = (sys.executable, "-m", trials.__name__)
+"""What runs one world; its folder, its seed and what answers are to follow."""
+
 FINDING: Final = "finding.json"
 LOG: Final = "trial.log"
-
-Draw = Callable[[int], WorldSpec]
 
 
 class _Child:
@@ -55,9 +56,8 @@ class _Child:
         (folder / trials.WORLD).write_text(toml_of(spec), encoding="utf-8")
         self._out = folder / "trial.json"
         # If this process is killed, the lab takes itself down.
-        words = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", trials.__name__, str(folder), str(seed)]
-        if served is not None:
-            words.append(served.value)
+        more = () if served is None else (served.value,)
+        words = ["setpriv", "--pdeathsig", "TERM", *WORDS, str(folder), str(seed), *more]
         with self._out.open("wb") as out, (folder / LOG).open("wb") as err:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
@@ -93,7 +93,7 @@ class _Child:
         return LabTrial(self.seed, Size.of(self.spec), (Broken(WORKERS_LIVE, 0, "", why),))
 
 
-class LabCampaign:
+class _Campaign:
     """What is to be run, and what has come of it."""
 
     def __init__(
@@ -107,9 +107,7 @@ class LabCampaign:
         served: Served | None = None,
         folder: Path | None = None,
         on_progress: OnProgress | None = None,
-        draw: Draw = draw,
     ) -> None:
-        """See `campaign`."""
         if first_seed < 0 or seeds < 1 or at_once < 1 or findings_max < 1 or (minutes is not None and minutes <= 0):
             raise ValueError("worlds and findings are counted from 1, the first seed from 0, and time passes")
         self._first_seed = first_seed
@@ -119,7 +117,6 @@ class LabCampaign:
         self._served = served
         self._folder = folder
         self._on_progress = on_progress
-        self._draw = draw
         self._began = perf_counter()
         self._until = inf if minutes is None else self._began + 60 * minutes
         self._given = 0
@@ -154,7 +151,7 @@ class LabCampaign:
         if more and len(self._children) < self._at_once:
             seed = self._first_seed + self._given
             self._given += 1
-            self._children.append(_Child(seed, self._draw(seed), scratch / f"seed-{seed}", self._served))
+            self._children.append(_Child(seed, draw(seed), scratch / f"seed-{seed}", self._served))
         return more
 
     def _look(self) -> None:
@@ -236,7 +233,7 @@ def campaign(
     with what has been found by then. A lab must be possible here (`simulator.lab.privileges`), and only the main thread
     may do this. Raises ValueError for numbers that make no sense, and OSError where findings cannot be kept.
     """
-    return LabCampaign(
+    run = _Campaign(
         first_seed,
         seeds,
         minutes,
@@ -245,7 +242,8 @@ def campaign(
         served=served,
         folder=folder,
         on_progress=on_progress,
-    ).work()
+    )
+    return run.work()
 
 
 def _free(path: Path) -> Path:

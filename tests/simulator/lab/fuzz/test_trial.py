@@ -18,7 +18,6 @@ from simulator.spec.world_spec import WorldSpec
 from simulator.spec.writing import toml_of
 from tests.simulator.lab import runs
 
-
 PLANTED = Broken("it was planted", 5_000_000, "a-0", "here")
 
 
@@ -48,7 +47,7 @@ def test_of_a_world_that_breaks_no_rule_nothing_is_kept(tmp_path: Path, monkeypa
     found = perform(at(tmp_path, runs.SPEC), 1)
     assert found.violations == ()
     assert found.size == Size.of(runs.SPEC)
-    assert (found.journals, found.outcomes) == (3, {"finished": 1})
+    assert (found.journals, found.outcomes) == (3, {"cancelled": 1, "finished": 1, "timeout": 1})
     assert found.steps > 20
     assert found.usage.wall_seconds > 0
     assert [path.name for path in tmp_path.iterdir()] == [WORLD]
