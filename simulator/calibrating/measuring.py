@@ -41,8 +41,8 @@ class Plan(NamedTuple):
     registrations: int
     others: int
     answers: int
-    journals: bool = False
-    """Whether the programs write journals, as those of a lab do."""
+    as_in_lab: bool = False
+    """Whether the programs write journals and have neighbours, as those of a lab do."""
 
 
 THOROUGH: Final = Plan(6, dict(zip(PAUSES_MS, (400, 150, 50, 25, 7, 4), strict=True)), 16, 30, 40, 3)

@@ -62,7 +62,7 @@ class PathTrials:
         settings: dict[str, Any] = {"wan_enabled": True, "wan_relay_url": self._relay.url, "wan_direct": direct}
         before = self._meter.now_us()
         with (
-            Node(self._folders.new(), journal=self._plan.journals, **settings) as visitor,
+            Node(self._folders.new(), journal=self._plan.as_in_lab, **settings) as visitor,
             closing(Api(visitor)) as api,
         ):
             self._samples.add("node start, µs", visitor.start_us)

@@ -22,6 +22,7 @@ from simulator.calibrating.clocks import ProcessClock
 from teale_proto.inputs import NodeId
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Program")
 
 LOOPBACK: Final = "127.0.0.1"
 READY_SECONDS: Final = 60.0
@@ -82,6 +83,9 @@ class Program:
         self._process.wait()
         self._log.close()
 
+    def __enter__(self: P) -> P:
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -110,9 +114,6 @@ class Relay(Program):
             self.end()
             raise
 
-    def __enter__(self) -> "Relay":
-        return self
-
     @property
     def url(self) -> str:
         """Where nodes reach it."""
@@ -131,9 +132,6 @@ class ModelServer(Program):
             self.end()
             raise
         self.url: Final = found[0]
-
-    def __enter__(self) -> "ModelServer":
-        return self
 
 
 class _Runtime(msgspec.Struct):
@@ -172,9 +170,6 @@ class Node(Program):
         self.api_port: Final = runtime.api_port
         self.node_id: Final = NodeId(runtime.node_id)
         self.start_us: Final = self.cpu.read_us()
-
-    def __enter__(self) -> "Node":
-        return self
 
     def _runtime(self) -> _Runtime | None:
         try:

@@ -48,11 +48,11 @@ def machine_of(measured: Measured) -> str:
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     quiet = "quiet" if measured.was_quiet else "busy with other things"
     source = "unknown" if measured.precision is None else measured.precision.source
-    journals = ", with journals" if measured.journals else ""
+    as_in_lab = ", with journals and neighbours as in a lab" if measured.as_in_lab else ""
     return (
         f"{when}, {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}; "
-        f"{measured.rounds} rounds in {measured.seconds:.0f} s{journals}; the machine was {quiet} "
+        f"{measured.rounds} rounds in {measured.seconds:.0f} s{as_in_lab}; the machine was {quiet} "
         f"(load {measured.load_before:.2f}); processor time by {source}"
     )
 

@@ -40,8 +40,8 @@ class Measured:
         self.seconds = 0.0
         self.load_before = os.getloadavg()[0]
         self.precision: Precision | None = None
-        self.journals = False
-        """Whether the programs wrote journals."""
+        self.as_in_lab = False
+        """Whether the programs wrote journals and had neighbours."""
 
     @property
     def was_quiet(self) -> bool:
@@ -82,13 +82,15 @@ def _trials(
 ) -> tuple[list[_Trials], PathTrials | None, list[Program]]:
     """Return the trials, that of direct paths apart, and the programs that only the latter has something to do with."""
     samples = measured.samples
-    relay = stack.enter_context(Relay(folders.new(), journal=plan.journals))
-    measured.precision, measured.journals = relay.cpu.precision, plan.journals
+    for _ in range(os.cpu_count() or 1) if plan.as_in_lab else ():
+        stack.enter_context(Program("simulator.calibrating.neighbour", home=folders.new(), journal=False))
+    relay = stack.enter_context(Relay(folders.new(), journal=plan.as_in_lab))
+    measured.precision, measured.as_in_lab = relay.cpu.precision, plan.as_in_lab
     samples.add("relay start, µs", relay.start_us)
     settings = {"lan_enabled": True, "wan_enabled": True, "wan_direct": False, "wan_relay_url": relay.url}
     server = stack.enter_context(ModelServer(folders.new(), UPSTREAM_MODEL, UPSTREAM_COST))
     backends = {"builtin_model": True, "openai_urls": [server.url]}
-    node = stack.enter_context(Node(folders.new(), journal=plan.journals, **backends, **settings))
+    node = stack.enter_context(Node(folders.new(), journal=plan.as_in_lab, **backends, **settings))
     samples.add("node start, µs", node.start_us)
     trials: list[_Trials] = [RelayTrials(stack, relay, plan, samples)]
     models = None
@@ -104,8 +106,8 @@ def _trials(
     if models is not None:
         trials.append(models)
     address = own_address()
-    beside = stack.enter_context(relay_for_paths(folders, address, journal=plan.journals))
-    at_home = stack.enter_context(resident(folders, beside, server, journal=plan.journals))
+    beside = stack.enter_context(relay_for_paths(folders, address, journal=plan.as_in_lab))
+    at_home = stack.enter_context(resident(folders, beside, server, journal=plan.as_in_lab))
     if address is None:
         measured.notes.append("QUIC was not measured: this machine has no address but loopback")
         return trials, None, [beside, at_home]

@@ -18,9 +18,14 @@ from simulator.cli.output import Output
     help="Write the profile to FILE, as TOML.",
 )
 @click.option("--quick", is_flag=True, help="Half a minute instead of two; the figures are rough.")
-@click.option("--journal", is_flag=True, help="Have the programs write journals, as they do in a lab.")
+@click.option(
+    "--lab",
+    "as_in_lab",
+    is_flag=True,
+    help="As in a lab, where programs write journals and share processors with many.",
+)
 @json_option
-def calibrate(out: Path, *, quick: bool, journal: bool, as_json: bool) -> int:
+def calibrate(out: Path, *, quick: bool, as_in_lab: bool, as_json: bool) -> int:
     """Measure what relay, node and the built-in model cost on this machine.
 
     Runs real programs on loopback for up to two minutes; do nothing else meanwhile. `teale-sim run --costs FILE` then
@@ -37,7 +42,7 @@ def calibrate(out: Path, *, quick: bool, journal: bool, as_json: bool) -> int:
     from simulator.calibrating.session import measure
 
     output = Output(as_json=as_json)
-    plan = (QUICK if quick else THOROUGH)._replace(journals=journal)
+    plan = (QUICK if quick else THOROUGH)._replace(as_in_lab=as_in_lab)
     try:
         measured = measure(plan, output.note)
     except CalibrationError as error:

@@ -1,7 +1,7 @@
 """`teale-sim lab fuzz`: random worlds with real programs until a rule is broken, and the same worlds simulated."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,9 @@ from simulator.cli.output import Output
 
 if TYPE_CHECKING:  # what a lab needs takes longer to load than most commands take
     from simulator.lab.fuzz.values import LabFinding, LabReport
+
+LOOKED_AT: Final = 100
+"""Worlds that are looked at beforehand for what they need: the first ones are like the others."""
 
 
 @click.command()
@@ -57,7 +60,7 @@ def fuzz(
     from simulator.lab.plan import Served, plan_of
 
     served = None if models is None else Served(models)
-    come_by_means(*(plan_of(draw(seed + number), seed + number, served=served) for number in range(min(seeds, 100))))
+    come_by_means(*(plan_of(draw(each, served), each) for each in range(seed, seed + min(seeds, LOOKED_AT))))
     with progress.campaign() as tell:
         report = campaigns.campaign(
             seed, seeds, minutes, at_once=at_once, findings_max=findings, served=served, folder=out, on_progress=tell

@@ -29,16 +29,29 @@ STATUS: Final = {Failure.MODEL_NOT_LOADED: 404}
 
 
 class WallClock:
-    """The clock on the wall, as a simulation's engine."""
+    """The clock on the wall, as a simulation's engine.
+
+    To what is called, it is the instant that was asked for, however late the call: delays must not add up.
+    """
+
+    def __init__(self) -> None:
+        self._calling: Instant | None = None
 
     @property
     def now(self) -> Instant:
         """Microseconds of the event loop's own clock."""
-        return round(asyncio.get_running_loop().time() * SECOND)
+        return round(asyncio.get_running_loop().time() * SECOND) if self._calling is None else self._calling
 
     def call_at(self, at: Instant, call: Callable[..., object], *arguments: Any) -> None:
         """Have something called at an instant."""
-        asyncio.get_running_loop().call_at(at / SECOND, call, *arguments)
+        asyncio.get_running_loop().call_at(at / SECOND, self._call, at, call, arguments)
+
+    def _call(self, at: Instant, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        self._calling = at
+        try:
+            call(*arguments)
+        finally:
+            self._calling = None
 
 
 class ModelServer:

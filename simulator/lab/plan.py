@@ -350,7 +350,7 @@ def _node(spec: WorldSpec, served: Served, member: DrawnMember) -> NodePlan:
         "lan_enabled": has_lan,
         "lan_port": LAN_PORT,
         "wan_enabled": True,
-        "wan_relay_url": f"ws://{draws.relay_address(population.relay)}:{RELAY_PORT}/ws",
+        "wan_relay_url": f"wss://{draws.relay_address(population.relay)}:{RELAY_PORT}/ws",
         "wan_peers_max": min(population.peers_max, PEERS_MAX),
         "wan_direct": population.direct,
         "wan_birthday": population.birthday,

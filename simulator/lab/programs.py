@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 import psutil
 
+from simulator.lab.certificates import Authority
 from simulator.lab.errors import LabError
 from simulator.lab.plan import MODEL_PORT, NodePlan, Plan, Role, Served, Server, Setting
 from teale_proto.contract import Instant
@@ -263,15 +264,17 @@ class _Runtime(msgspec.Struct):
     node_id: str
 
 
-def server_program(server: Server, folder: Path, prefix: Sequence[str]) -> Program:
-    """Return a relay or STUN server."""
-    return Program(server.name, server.role, folder, prefix, (*server.options, "--log-format", "json"))
+def server_program(server: Server, folder: Path, prefix: Sequence[str], authority: Authority) -> Program:
+    """Return a relay, which has a certificate, or a STUN server."""
+    is_relay = server.role is Role.RELAY
+    tls = ("--tls-cert", str(authority.certify(server.name, server.addresses))) if is_relay else ()
+    return Program(server.name, server.role, folder, prefix, (*server.options, *tls, "--log-format", "json"))
 
 
-def node_program(node: NodePlan, folder: Path, prefix: Sequence[str], seed: int) -> Program:
-    """Return a node, configured, and its model server beside it."""
+def node_program(node: NodePlan, folder: Path, prefix: Sequence[str], seed: int, authority: Authority) -> Program:
+    """Return a node, configured to trust the authority of the relays, and its model server beside it."""
     program = Program(node.name, Role.NODE, folder, prefix)
-    (folder / "config.toml").write_text(toml_of(node.settings))
+    (folder / "config.toml").write_text(toml_of({**node.settings, "wan_relay_ca": str(authority.ca_file)}))
     if node.inference is not None:
         cost = msgspec.json.encode(node.inference).decode()
         options = ("--port", str(MODEL_PORT), "--models", *node.models, "--cost", cost)

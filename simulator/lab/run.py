@@ -22,6 +22,7 @@ from typing import Final
 
 from simulator.events import Crash, HostCrashed
 from simulator.lab import programs as all_programs
+from simulator.lab.certificates import Authority
 from simulator.lab.faults import Stage
 from simulator.lab.internet import Counts, Internet, Traffic
 from simulator.lab.load import Applications, Reply
@@ -229,12 +230,13 @@ def _build(plan: Plan, internet: Internet) -> None:
 def _programs(plan: Plan, internet: Internet, folder: Path) -> dict[str, Program]:
     """Return all programs, none of which has been started."""
     made: dict[str, Program] = {}
+    authority = Authority(folder)
     for number, server in enumerate(plan.servers):
         home = folder / f"server-{number}-{file_name(server.name)}"
-        made[server.name] = server_program(server, home, internet.host(server.name).prefix)
+        made[server.name] = server_program(server, home, internet.host(server.name).prefix, authority)
     for number, node in enumerate(plan.nodes):
         home = folder / f"node-{number}-{file_name(node.name)}"
-        made[node.name] = node_program(node, home, internet.host(node.name).prefix, plan.seed)
+        made[node.name] = node_program(node, home, internet.host(node.name).prefix, plan.seed, authority)
     return made
 
 

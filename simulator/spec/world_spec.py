@@ -102,8 +102,8 @@ class WorldSpec(Value, forbid_unknown_fields=True, kw_only=True):
     """The share of requests that must be answered."""
     planted: Planted = Planted.NONE
     costs: MachineProfile | None = None
-    """What `teale-sim calibrate` has measured: then relays and nodes take their time too, and models of which nothing is
-    said that of the built-in one."""
+    """What `teale-sim calibrate` has measured: then relays and nodes take their time too, and models of which nothing
+    is said that of the built-in one."""
 
     def __post_init__(self) -> None:
         if self.format > FORMAT:

@@ -38,7 +38,7 @@ ENDING_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.1
 
 WORDS: Final = (sys.executable, "-m", trials.__name__)
-"""What runs one world; its folder, its seed and what answers are to follow."""
+"""What runs one world; its folder and its seed are to follow."""
 
 FINDING: Final = "finding.json"
 LOG: Final = "trial.log"
@@ -47,7 +47,7 @@ LOG: Final = "trial.log"
 class _Child:
     """A world that is being run, in a process of its own."""
 
-    def __init__(self, seed: int, spec: WorldSpec, folder: Path, served: Served | None) -> None:
+    def __init__(self, seed: int, spec: WorldSpec, folder: Path) -> None:
         self.seed = seed
         self.spec = spec
         self.folder = folder
@@ -56,8 +56,7 @@ class _Child:
         (folder / trials.WORLD).write_text(toml_of(spec), encoding="utf-8")
         self._out = folder / "trial.json"
         # If this process is killed, the lab takes itself down.
-        more = () if served is None else (served.value,)
-        words = ["setpriv", "--pdeathsig", "TERM", *WORDS, str(folder), str(seed), *more]
+        words = ["setpriv", "--pdeathsig", "TERM", *WORDS, str(folder), str(seed)]
         with self._out.open("wb") as out, (folder / LOG).open("wb") as err:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
@@ -151,7 +150,7 @@ class _Campaign:
         if more and len(self._children) < self._at_once:
             seed = self._first_seed + self._given
             self._given += 1
-            self._children.append(_Child(seed, draw(seed), scratch / f"seed-{seed}", self._served))
+            self._children.append(_Child(seed, draw(seed, self._served), scratch / f"seed-{seed}"))
         return more
 
     def _look(self) -> None:
@@ -176,12 +175,11 @@ class _Campaign:
             return finding
         target = _free(self._folder / child.folder.name)
         world = str(target / trials.WORLD)
-        models = () if self._served is None else ("--models", self._served.value)
         seed = str(trial.seed)
         finding = msgspec.structs.replace(
             finding,
             folder=str(target),
-            command=shlex.join(["teale-sim", "lab", "run", world, "--seed", seed, *models]),
+            command=shlex.join(["teale-sim", "lab", "run", world, "--seed", seed]),
             simulate=shlex.join(["teale-sim", "run", world, "--seed", seed]),
         )
         shutil.copytree(child.folder, target)

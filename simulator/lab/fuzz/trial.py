@@ -24,7 +24,7 @@ from simulator.fuzz.values import Broken, Size
 from simulator.lab import results
 from simulator.lab.errors import LabError
 from simulator.lab.fuzz.values import LabTrial, Usage
-from simulator.lab.plan import Served, plan_of
+from simulator.lab.plan import plan_of
 from simulator.lab.results import Judged
 from simulator.lab.run import Interrupted, Ran, run
 from simulator.lab.scratch import scratch
@@ -46,7 +46,7 @@ INTERRUPTED: Final = 130
 LAB_HOLDS: Final = "the lab itself does not fail"
 
 
-def perform(folder: Path, seed: int, served: Served | None = None) -> LabTrial:
+def perform(folder: Path, seed: int) -> LabTrial:
     """Run the world in a folder and judge it; where it breaks a rule, keep everything about it there.
 
     Raises Interrupted for a signal that asks to end, when all is taken down.
@@ -56,7 +56,7 @@ def perform(folder: Path, seed: int, served: Served | None = None) -> LabTrial:
     with scratch() as files:
         ran: Ran | None = None
         try:
-            plan = plan_of(spec, seed, served=served)
+            plan = plan_of(spec, seed)
             ran = run(plan, files, told.append)
             judged = Judged(ran)
             report = judged.play()
@@ -140,9 +140,9 @@ def _cpu_seconds() -> float:
 
 def main(words: Sequence[str]) -> int:
     """Do what the command line says."""
-    folder, seed, *more = words
+    folder, seed = words
     try:
-        trial = perform(Path(folder), int(seed), Served(more[0]) if more else None)
+        trial = perform(Path(folder), int(seed))
     except Interrupted:
         return INTERRUPTED
     sys.stdout.buffer.write(msgspec.json.encode(trial))

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from simulator.backend import CostModel
 from simulator.fidelity import Fidelity
 from simulator.fuzz.worlds import Scope, drawn
+from simulator.lab.plan import Served
 from simulator.lab.routers import why_not
 from simulator.rng import stream
 from simulator.spec.access import NAT_KINDS
@@ -44,10 +45,10 @@ LAB: Final = Scope(
 )
 
 
-def draw(seed: int) -> WorldSpec:
-    """Return the settled world of a seed, which `plan_of` takes."""
+def draw(seed: int, served: Served | None = None) -> WorldSpec:
+    """Return the settled world of a seed, which `plan_of` takes, with what is to answer; None leaves that to chance."""
     spec = drawn(seed, LAB)
-    has_builtin = stream(seed, "fuzz", "lab").random() < 0.2
+    has_builtin = stream(seed, "fuzz", "lab").random() < 0.2 if served is None else served is Served.BUILTIN
     populations = tuple(_real(each, has_builtin=has_builtin) for each in spec.populations)
     spec = replace(
         spec,

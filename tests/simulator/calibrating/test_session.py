@@ -14,7 +14,7 @@ from simulator.calibrating.session import measure
 from simulator.spec.costs_file import read_costs
 from teale_proto.wire.binary import BinaryData
 
-TINY = Plan(1, dict(zip(PAUSES_MS, (5, 5, 3, 1, 1, 1), strict=True)), 1, 5, 4, 1)
+TINY = Plan(1, dict(zip(PAUSES_MS, (5, 5, 3, 1, 1, 1), strict=True)), 1, 5, 4, 1, as_in_lab=True)
 
 
 def test_a_session_measures_real_programs_and_makes_a_profile_that_can_be_read(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -79,9 +79,9 @@ def test_a_calibration_is_written_shown_and_told_as_json(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(session, "measure", measured)
     out = tmp_path / "profile.toml"
-    result = call("calibrate", "--out", out, "--quick", "--journal")
+    result = call("calibrate", "--out", out, "--quick", "--lab")
     assert result.exit_code == 0, result.output
-    assert plans[0].journals
+    assert plans[0].as_in_lab
     assert plans[0].rounds == 2
     assert "relay ping, µs" in result.output
     assert "deviation" in result.output

@@ -145,7 +145,7 @@ def test_a_node_is_told_what_the_description_says() -> None:
     found = settings(plan, "home-0")
     assert (found["heartbeat_seconds"], found["max_concurrent_requests"], found["wan_peers_max"]) == (5, 3, 7)
     assert (found["wan_direct"], found["wan_birthday"], found["lan_enabled"]) == (True, True, True)
-    assert found["wan_relay_url"] == "ws://192.0.2.1:443/ws"
+    assert found["wan_relay_url"] == "wss://192.0.2.1:443/ws"
     assert found["wan_stun"] == ["192.0.2.2:3478", "198.51.100.1:3478"]
     assert found["request_timeout_seconds"] == 13
     assert found["builtin_model"] is True

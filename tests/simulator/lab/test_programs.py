@@ -11,6 +11,7 @@ from time import monotonic, sleep
 import pytest
 
 from simulator.backend import CostModel
+from simulator.lab.certificates import Authority
 from simulator.lab.plan import NodePlan, Role, Setting, plan_of
 from simulator.lab.programs import (
     Program,
@@ -145,7 +146,7 @@ def test_a_node_is_configured_by_a_file_and_its_model_server_by_words(tmp_path: 
         "wan_stun": ["192.0.2.1:3478"],
     }
     plan = NodePlan("node-0", "site", settings, True, ("model-1",), CostModel(tokens_max=99))
-    program = node_program(plan, tmp_path / "node", ("nowhere",), seed=3)
+    program = node_program(plan, tmp_path / "node", ("nowhere",), seed=3, authority=Authority(tmp_path))
     assert tomllib.loads((tmp_path / "node" / "config.toml").read_text()) == settings
     assert program.beside is not None
     assert program.beside.role is Role.MODELS

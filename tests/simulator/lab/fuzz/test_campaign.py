@@ -58,20 +58,20 @@ def test_every_seed_is_run_once_and_the_figures_of_all_are_summed(stands_in: Any
 
 def test_a_finding_is_kept_with_its_world_and_the_commands_that_run_it_again(stands_in: Any, tmp_path: Path) -> None:
     stands_in(
-        "import sys\nfrom pathlib import Path\nPath(sys.argv[1], 'tail.txt').write_text(sys.argv[3])\n"
+        "import sys\nfrom pathlib import Path\nPath(sys.argv[1], 'tail.txt').write_text('so it ended')\n"
         + says(trial_of(7, broken=BROKEN, simulated=BROKEN))
     )
     folder = tmp_path / "my findings"
     for name in ("seed-7", "seed-7-2"):
         # A lab may come to something else next time, so that nothing is overwritten.
-        (finding,) = campaign(7, 1, served=Served.DESCRIBED, folder=folder).findings
+        (finding,) = campaign(7, 1, served=Served.BUILTIN, folder=folder).findings
         assert finding.folder == str(folder / name)
     assert (finding.violations, finding.fails_simulated) == ((BROKEN,), True)
     world = folder / "seed-7-2" / "world.toml"
-    assert read_toml(world) == draw(7)
-    assert finding.command == f"teale-sim lab run '{world}' --seed 7 --models described"
+    assert read_toml(world) == draw(7, Served.BUILTIN)
+    assert finding.command == f"teale-sim lab run '{world}' --seed 7"
     assert finding.simulate == f"teale-sim run '{world}' --seed 7"
-    assert (folder / "seed-7-2" / "tail.txt").read_text() == "described"
+    assert (folder / "seed-7-2" / "tail.txt").read_text() == "so it ended"
     written = msgspec.json.decode((folder / "seed-7-2" / FINDING).read_bytes())
     assert written["finding"]["violations"][0]["rule"] == BROKEN.rule
     assert written["trial"]["simulated"]["what"] == BROKEN.what

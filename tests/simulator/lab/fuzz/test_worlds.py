@@ -53,6 +53,11 @@ def test_they_are_of_all_kinds() -> None:
         assert several == {True, False}
 
 
+def test_what_answers_can_be_chosen() -> None:
+    for served in Served:
+        assert {plan_of(draw(seed, served), seed).served for seed in range(20)} == {served}
+
+
 def test_they_are_behind_every_nat_that_linux_can_be_and_no_other() -> None:
     refused = {"apdm-eif", "apdm-adf"}
     assert set(NATS) == set(NAT_KINDS) - refused
