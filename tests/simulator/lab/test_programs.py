@@ -147,7 +147,8 @@ def test_a_node_is_configured_by_a_file_and_its_model_server_by_words(tmp_path: 
     }
     plan = NodePlan("node-0", "site", settings, True, ("model-1",), CostModel(tokens_max=99))
     program = node_program(plan, tmp_path / "node", ("nowhere",), seed=3, authority=Authority(tmp_path))
-    assert tomllib.loads((tmp_path / "node" / "config.toml").read_text()) == settings
+    trusting = {**settings, "wan_relay_ca": str(tmp_path / "authority.pem")}
+    assert tomllib.loads((tmp_path / "node" / "config.toml").read_text()) == trusting
     assert program.beside is not None
     assert program.beside.role is Role.MODELS
 
