@@ -13,7 +13,7 @@ help:
 	@echo 'make demo              a relay and three nodes on this machine, and an answer through the relay'
 	@echo 'make demo ARGS=--keep  the same, left running; make demo ARGS=--stop ends it'
 	@echo 'make test              everything that CI runs'
-	@echo 'make soak              an hour of trouble; make bench: the benchmarks'
+	@echo 'make soak              hours of trouble; make bench: the benchmarks'
 	@echo 'make docs              the documentation, in site/'
 	@echo 'make clean             removes what make made'
 
@@ -37,7 +37,7 @@ types: $(VENV)/.test
 docs check-docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# An hour; TEALE_SOAK_MINUTES and its kin make it shorter.
+# Some hours; TEALE_SOAK_MINUTES and its kin make it shorter (docs/howto/soak.md).
 soak: $(VENV)/.test
 	@$(PIP) install -c constraints.txt -e '.[soak]'
 	$(BIN)/python -m pytest -q tests/soak -m soak

@@ -5,7 +5,6 @@ repeated, so that a checker can recognise an answer wherever it turns up in plai
 """
 
 from collections.abc import Callable, Sequence
-from os.path import commonprefix
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
@@ -171,7 +170,9 @@ def _tokens_out(cost: CostModel, rng: SplitMix64) -> int:
 
 def unread_tokens(body: bytes, before: bytes) -> float:
     """Return how many tokens of a request are left to be read where the one before is remembered."""
-    return (len(body) - len(commonprefix([body, before]))) / CHARACTERS_PER_TOKEN
+    pairs = enumerate(zip(body, before, strict=False))
+    alike = next((place for place, (one, other) in pairs if one != other), min(len(body), len(before)))
+    return (len(body) - alike) / CHARACTERS_PER_TOKEN
 
 
 def _wanted(effect: StartGeneration) -> int:

@@ -6,7 +6,6 @@ later inputs wait, and models read and write as fast as was measured. Without on
 
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from simulator.backend import CostModel
@@ -117,8 +116,3 @@ class MachineProfile(Value, forbid_unknown_fields=True, kw_only=True):
         if is_described(cost):
             return replace(cost, begins_after=cost.begins_after + self.node.upstream_us / 1e6)
         return cost if self.inference is None else self.inference.applied(cost)
-
-
-def decoded(members: object) -> MachineProfile:
-    """Return the profile that dicts and lists describe; raises msgspec.ValidationError."""
-    return msgspec.convert(members, MachineProfile)

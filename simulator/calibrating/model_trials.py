@@ -111,6 +111,8 @@ class ModelTrials:
     def _local(self) -> None:
         """Ask the same thing in both ways, by turns."""
         lan, local = [], []
+        self._asker.ask(question(USUAL_WORDS))
+        time.sleep(PAUSE_SECONDS)
         for _ in range(max(1, self._plan.answers // 2)):
             lan.append(self._asker.ask(question(USUAL_WORDS)).first * 1e3)
             time.sleep(PAUSE_SECONDS)

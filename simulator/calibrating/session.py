@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
 from simulator.calibrating.api import Api
 from simulator.calibrating.clocks import Precision
@@ -80,7 +80,7 @@ _Trials = RelayTrials | NodeTrials | ModelTrials | UpstreamTrials
 def _trials(
     stack: ExitStack, folders: Folders, plan: Plan, measured: Measured
 ) -> tuple[list[_Trials], PathTrials | None, list[Program]]:
-    """Return the trials, that of direct paths apart, and the programs that only the latter has something to do with."""
+    """Return the trials, that of direct paths apart, and programs that have nothing to do while the others go on."""
     samples = measured.samples
     for _ in range(os.cpu_count() or 1) if plan.as_in_lab else ():
         stack.enter_context(Program("simulator.calibrating.neighbour", home=folders.new(), journal=False))
@@ -107,11 +107,13 @@ def _trials(
         trials.append(models)
     address = own_address()
     beside = stack.enter_context(relay_for_paths(folders, address, journal=plan.as_in_lab))
-    at_home = stack.enter_context(resident(folders, beside, server, journal=plan.as_in_lab))
+    wan: dict[str, Any] = {"wan_enabled": True, "wan_relay_url": beside.url}
+    idle: list[Program] = [beside, stack.enter_context(Node(folders.new(), journal=plan.as_in_lab, **wan))]
     if address is None:
         measured.notes.append("QUIC was not measured: this machine has no address but loopback")
-        return trials, None, [beside, at_home]
-    return trials, PathTrials(at_home, beside, folders, plan, samples), [beside, at_home]
+        return trials, None, idle
+    at_home = stack.enter_context(resident(folders, beside, server, journal=plan.as_in_lab))
+    return trials, PathTrials(at_home, beside, folders, plan, samples), idle
 
 
 def _round(trials: list[_Trials], idle: list[Program], samples: Samples) -> None:

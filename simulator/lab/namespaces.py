@@ -113,14 +113,23 @@ class Namespace:
             self._descriptor = -1
 
     def _feed(self, program: str, arguments: tuple[str, ...], text: str) -> None:
-        command = (tool(program) or program, *arguments)
+        self.call(lambda: _run(tool(program) or program, arguments, text))
 
-        def run() -> subprocess.CompletedProcess[str]:
-            return subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603 - ours
 
-        done = self.call(run)
-        if done.returncode:
-            raise LabError(f"`{program}` failed: {done.stderr.strip()}")
+def enter_new_network(lines: Iterable[str]) -> None:
+    """Move the calling thread, and what it starts, into a new namespace made up by these lines for `ip`, for good.
+
+    Raises OSError where that is not allowed, and LabError where `ip` fails.
+    """
+    _check(_libc.unshare(CLONE_NEWNET))
+    _run(tool("ip") or "ip", ("-batch", "-"), "".join(f"{line}\n" for line in lines))
+
+
+def _run(program: str, arguments: tuple[str, ...], text: str) -> None:
+    """Feed a program; raises LabError where it fails."""
+    done = subprocess.run([program, *arguments], input=text, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    if done.returncode:
+        raise LabError(f"`{Path(program).name}` failed: {done.stderr.strip()}")
 
 
 def _in_a_thread(act: Callable[[], T]) -> T:

@@ -45,13 +45,6 @@ def read_costs(path: Path) -> MachineProfile:
         raise SpecError(closer(f"{path}:{line_of(text, steps)}: {said}", text)) from error
 
 
-def write_costs(
-    profile: MachineProfile, path: Path, *, heading: str = "", notes: Mapping[str, str] | None = None
-) -> None:
-    """Write a profile; `notes` are comments for fields by their path, as in `relay.ping_us`. Raises OSError."""
-    path.write_text(toml_of(profile, heading=heading, notes=notes), encoding="utf-8")
-
-
 def toml_of(profile: MachineProfile, *, heading: str = "", notes: Mapping[str, str] | None = None) -> str:
     """Return a profile as TOML, with a heading in comments and what is said of single fields."""
     document = tomlkit.document()

@@ -101,7 +101,7 @@ class Stack:
         if not self._is_warm:
             self._is_warm = True
             # Never sent: nobody takes the datagrams out.
-            self.client(as_client, None, lambda ticket: None).connect(("192.0.2.1", 9), 0.0)
+            self.client(as_client, None, lambda _: None).connect(("192.0.2.1", 9), 0.0)
 
     def configuration(
         self,

@@ -1,6 +1,8 @@
 """Real programs, measured once and quickly: not whether the figures are right, but whether there are any."""
 
 import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,18 +10,34 @@ from simulator.calibrating.checking import checks_of
 from simulator.calibrating.fitting import fitted
 from simulator.calibrating.measuring import PAUSES_MS, Plan, new_identity
 from simulator.calibrating.programs import CalibrationError, Folders, Node, Relay
+from simulator.calibrating.quiet import LINES
 from simulator.calibrating.relay_client import RelayClient, open_session
 from simulator.calibrating.reporting import document_of, machine_of, text_of
 from simulator.calibrating.session import measure
+from simulator.lab.errors import LabError
+from simulator.lab.namespaces import Namespace
 from simulator.spec.costs_file import read_costs
 from teale_proto.wire.binary import BinaryData
 
 TINY = Plan(1, dict(zip(PAUSES_MS, (5, 5, 3, 1, 1, 1), strict=True)), 1, 5, 4, 1, as_in_lab=True)
 
 
-def test_a_session_measures_real_programs_and_makes_a_profile_that_can_be_read(tmp_path) -> None:  # type: ignore[no-untyped-def]
+@pytest.fixture
+def quiet() -> Iterator[Namespace]:
+    try:
+        network = Namespace()
+        network.ip(LINES)
+    except (OSError, LabError) as error:
+        pytest.skip(f"there can be no network of one's own here: {error}")
+    yield network
+    network.close()
+
+
+def test_a_session_measures_real_programs_and_makes_a_profile_that_can_be_read(
+    tmp_path: Path, quiet: Namespace
+) -> None:
     told: list[str] = []
-    measured = measure(TINY, told.append)
+    measured = quiet.call(lambda: measure(TINY, told.append))
     assert told[-1] == "round 1 of 1"
     assert measured.rounds == 1
     assert measured.samples.median("relay message after 1 ms, cpu, µs") > 0

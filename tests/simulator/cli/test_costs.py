@@ -10,7 +10,7 @@ from simulator.calibrating import session
 from simulator.calibrating.measuring import Plan
 from simulator.calibrating.programs import CalibrationError
 from simulator.cli.running import repeating
-from simulator.spec.costs_file import read_costs, write_costs
+from simulator.spec.costs_file import read_costs, toml_of
 from tests.simulator.calibrating.measured import session as measured_session
 from tests.simulator.cli.calling import call, description, program
 from tests.simulator.spec.test_costs_file import PROFILE
@@ -19,7 +19,7 @@ from tests.simulator.spec.test_costs_file import PROFILE
 @pytest.fixture
 def costs(tmp_path: Path) -> Path:
     file = tmp_path / "profile.toml"
-    write_costs(PROFILE, file)
+    file.write_text(toml_of(PROFILE), encoding="utf-8")
     return file
 
 
