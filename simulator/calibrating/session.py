@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 
+from simulator.calibrating import quiet
 from simulator.calibrating.api import Api
 from simulator.calibrating.clocks import Precision
 from simulator.calibrating.figures import Samples
@@ -47,6 +48,15 @@ class Measured:
     def was_quiet(self) -> bool:
         """Whether the machine was idle before."""
         return self.load_before <= BUSY * (os.cpu_count() or 1)
+
+
+def measure_apart(plan: Plan, tell: Tell = lambda _: None) -> Measured:
+    """Measure everything in a network of this process's own, if it may have one; it does not come back from there."""
+    is_apart = quiet.enter()
+    measured = measure(plan, tell)
+    if not is_apart:
+        measured.notes.append(quiet.WITHOUT)
+    return measured
 
 
 def measure(plan: Plan, tell: Tell = lambda _: None) -> Measured:

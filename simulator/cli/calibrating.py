@@ -38,19 +38,15 @@ def calibrate(out: Path, *, quick: bool, as_in_lab: bool, as_json: bool) -> int:
     from simulator.calibrating.fitting import fitted
     from simulator.calibrating.measuring import QUICK, THOROUGH
     from simulator.calibrating.programs import CalibrationError
-    from simulator.calibrating.quiet import WITHOUT, enter
     from simulator.calibrating.reporting import document_of, machine_of, text_of
-    from simulator.calibrating.session import measure
+    from simulator.calibrating.session import measure_apart
 
     output = Output(as_json=as_json)
     plan = (QUICK if quick else THOROUGH)._replace(as_in_lab=as_in_lab)
-    is_quiet = enter()
     try:
-        measured = measure(plan, output.note)
+        measured = measure_apart(plan, output.note)
     except CalibrationError as error:
         raise SimError(str(error)) from error
-    if not is_quiet:
-        measured.notes.append(WITHOUT)
     profile = fitted(measured, machine=machine_of(measured))
     out.write_text(text_of(measured, profile), encoding="utf-8")
     if as_json:

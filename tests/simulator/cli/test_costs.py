@@ -77,7 +77,7 @@ def test_a_calibration_is_written_shown_and_told_as_json(tmp_path: Path, monkeyp
         plans.append(plan)
         return measured_session()
 
-    monkeypatch.setattr(session, "measure", measured)
+    monkeypatch.setattr(session, "measure_apart", measured)
     out = tmp_path / "profile.toml"
     result = call("calibrate", "--out", out, "--quick", "--lab")
     assert result.exit_code == 0, result.output
@@ -96,7 +96,7 @@ def test_a_calibration_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: py
     def fails(plan: Plan, tell: object) -> session.Measured:
         raise CalibrationError("the relay closed a connection")
 
-    monkeypatch.setattr(session, "measure", fails)
+    monkeypatch.setattr(session, "measure_apart", fails)
     out = tmp_path / "profile.toml"
     result = call("calibrate", "--out", out)
     assert result.exit_code == 2
