@@ -20,6 +20,7 @@ from teale_io.inference.base import Backend, Changed, Emit, Usage
 from teale_io.inference.manager import BackendManager
 from teale_io.listener import Listener, bind
 from teale_io.live_node import LiveNode
+from teale_io.port_opening import PortOpener
 from teale_io.runner import Runner
 from teale_io.tcp import dial_tcp, serve_tcp
 from teale_proto.effects import Advertise, CancelGeneration, NodeEffect, StartGeneration, WebSocketUrl
@@ -81,6 +82,7 @@ async def live_node(*backends: Backend, name: str = "alice", **settings: Any) ->
                 {
                     **connections.performers,
                     **direct.performers,
+                    **PortOpener(runner.feed).performers,
                     **live.performers,
                     StartGeneration: manager.start,
                     CancelGeneration: manager.cancel,

@@ -6,14 +6,12 @@ found depends on the machine as well as on the seeds: a finding is kept with its
 
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 from typing import Final
 
@@ -25,6 +23,7 @@ from simulator.lab.fuzz import trial as trials
 from simulator.lab.fuzz.values import LabFinding, LabReport, LabTrial, Usage
 from simulator.lab.fuzz.worlds import draw
 from simulator.lab.plan import Served
+from simulator.lab.scratch import scratch
 from simulator.spec.world_spec import WorldSpec
 from simulator.spec.writing import toml_of
 
@@ -79,9 +78,13 @@ class _Child:
         self._out.unlink()
         return trial
 
+    def tell_to_end(self) -> None:
+        """Ask the lab to take everything down."""
+        self._process.terminate()
+
     def end(self) -> None:
-        """Have the lab take everything down."""
-        self._process.send_signal(signal.SIGTERM)
+        """Have it do so, one way or the other."""
+        self.tell_to_end()
         try:
             self._process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -127,19 +130,21 @@ class _Campaign:
 
     def work(self) -> LabReport:
         """Run the worlds; Ctrl-C ends it, when everything was taken down, with what has been found by then."""
-        with TemporaryDirectory(prefix="teale-lab-fuzz-") as scratch:
+        with scratch() as folder:
             try:
-                while self._may_begin(Path(scratch)) or self._children:
+                while self._may_begin(folder) or self._children:
                     sleep(LOOK_SECONDS)
                     self._look()
             except KeyboardInterrupt:
                 self._stopped = INTERRUPTED
             finally:
                 for child in self._children:
+                    child.tell_to_end()
+                for child in self._children:
                     child.end()
         return self._report()
 
-    def _may_begin(self, scratch: Path) -> bool:
+    def _may_begin(self, folder: Path) -> bool:
         """Begin what there is room for; return whether there is more to come."""
         if self._given < self._seeds and self._stopped == DONE:
             if perf_counter() > self._until:
@@ -150,7 +155,7 @@ class _Campaign:
         if more and len(self._children) < self._at_once:
             seed = self._first_seed + self._given
             self._given += 1
-            self._children.append(_Child(seed, draw(seed, self._served), scratch / f"seed-{seed}"))
+            self._children.append(_Child(seed, draw(seed, self._served), folder / f"seed-{seed}"))
         return more
 
     def _look(self) -> None:

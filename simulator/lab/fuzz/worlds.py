@@ -1,7 +1,7 @@
 """The world that a seed draws for a lab: drawn as for the simulator, from what real programs on Linux can be.
 
-A lab's seconds are real ones, so its worlds are smaller and shorter. Most last half a minute; a few last so long that
-the rules about hosts that nothing has befallen come into force.
+A lab's seconds are real ones, so its worlds are smaller and shorter. Most last half a minute; some a whole one, so that
+the rules about hosts that nothing has befallen come into force, and a few so long that all must have met at their end.
 """
 
 from typing import Final
@@ -28,7 +28,7 @@ NATS: Final = tuple(name for name, kind in NAT_KINDS.items() if kind is None or 
 LAB: Final = Scope(
     nodes={(2, 4): 0.7, (5, 6): 0.3},
     relays={1: 0.6, 2: 0.4},
-    lasts={(20, 30): 0.55, (30, 40): 0.35, (60, 70): 0.1},
+    lasts={(20, 30): 0.53, (30, 40): 0.33, (60, 70): 0.1, (290, 300): 0.04},
     quiet=60.0,
     quiet_from=20.0,
     begins=5.0,

@@ -1,6 +1,5 @@
 """Campaigns in a lab: how worlds are begun, what is kept of findings, how one ends; with processes that run no lab."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,11 @@ while not there.exists():
 """
         + says(trial_of(0, broken=BROKEN))
     )
-    report = campaign(0, 2, at_once=2, on_progress=lambda _: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    report = campaign(0, 2, at_once=2, on_progress=interrupt)
     assert (report.stopped, report.done, len(report.findings)) == (INTERRUPTED, 1, 1)
     assert gone.exists()
 
