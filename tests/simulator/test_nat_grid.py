@@ -113,10 +113,10 @@ def test_a_small_table_is_a_surprise_that_the_grid_shows() -> None:
     Some 60 guesses against 256 new sockets hit in one attempt of five, so three attempts fail for half of the pairs.
     """
     names = ("small table", "APDM+APDF")
-    grids = [run_grid({name: KINDS[name] for name in names}, Conditions(seed, birthday=True)) for seed in range(20)]
+    grids = [run_grid({name: KINDS[name] for name in names}, Conditions(seed, birthday=True)) for seed in range(10)]
     cells = [grid.cell(*names) for grid in grids]
     assert {cell.predicted for cell in cells} == {Outcome.BIRTHDAY}
-    assert 5 <= sum(cell.outcome is Outcome.RELAYED for cell in cells) <= 15
+    assert 3 <= sum(cell.outcome is Outcome.RELAYED for cell in cells) <= 7
     assert any("relayed !" in grid.text for grid in grids)
 
 

@@ -28,7 +28,7 @@ from simulator.spec.world_spec import WorldSpec
 from simulator.spec.writing import toml_of
 
 AT_ONCE: Final = 2
-"""Worlds that run at the same time, unless the caller says otherwise; measured on two cores (docs/howto/fuzz.md)."""
+"""Worlds that run at the same time, unless the caller says otherwise; two cores bear four (docs/howto/lab.md)."""
 
 SECONDS_MORE: Final = 240.0
 """What a world may take beside its own time, before it is taken for one that never ends."""

@@ -154,9 +154,9 @@ def test_a_node_is_configured_by_a_file_and_its_model_server_by_words(tmp_path: 
 
 
 def test_a_machine_with_too_little_memory_is_found_out_before_it_swaps() -> None:
-    spec = WorldSpec(name="x", populations=(Population(count=100_000, access="public"),), stun=0)
+    spec = WorldSpec(name="x", populations=(Population(count=10_000, access="public"),), stun=0)
     [lacking] = [each for each in missing(plan_of(spec, 1)) if each.startswith("memory: ")]
-    assert "100000 nodes" in lacking
+    assert "10000 nodes" in lacking
 
 
 def test_a_disk_that_is_lost_takes_the_keys_with_it(tmp_path: Path) -> None:

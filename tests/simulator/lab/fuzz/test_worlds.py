@@ -34,9 +34,11 @@ def test_they_are_small_and_short_and_leave_every_request_its_time() -> None:
     for world in WORLDS:
         assert 2 <= len(world.node_names) <= 6
         assert 1 <= len(world.relays) <= 2
-        assert 20 <= world.lasts <= 70
+        assert 20 <= world.lasts <= 300
         assert all(ask.at + ask.timeout < world.lasts for ask in world.asks)
-    assert sum(world.lasts for world in WORLDS) / len(WORLDS) < 35
+    # A few are longer, for the rules about hosts that were left in peace.
+    assert sum(world.lasts <= 40 for world in WORLDS) > 0.7 * len(WORLDS)
+    assert 1 <= sum(world.lasts > 70 for world in WORLDS) <= 0.1 * len(WORLDS)
 
 
 def test_they_are_of_all_kinds() -> None:
