@@ -28,6 +28,7 @@ from teale_proto.effects import (
     Advertise,
     CancelGeneration,
     CloseSockets,
+    ExpectPeer,
     MapPort,
     NodeEffect,
     OpenSockets,
@@ -110,7 +111,7 @@ async def main(kind: str, count: int, rounds: int) -> None:
             StartGeneration: manager.start,
             CancelGeneration: manager.cancel,
             **dict.fromkeys((Advertise, SendDatagram, OpenSockets, CloseSockets), lambda _: None),
-            **dict.fromkeys((MapPort, UnmapPort), lambda _: None),
+            **dict.fromkeys((MapPort, UnmapPort, ExpectPeer), lambda _: None),
         }
         runner.perform_with({**connections.performers, **live.performers, **ours})
         nursery.start_soon(runner.run)

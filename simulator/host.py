@@ -36,6 +36,7 @@ from teale_proto.effects import (
     CloseSockets,
     Connect,
     DirectTarget,
+    ExpectPeer,
     MapPort,
     OpenSockets,
     SendData,
@@ -510,6 +511,9 @@ class Host:
     def _unmap_port(self, effect: UnmapPort) -> None:
         self._upnp_client.unmap(effect)
 
+    def _expect_peer(self, effect: ExpectPeer) -> None:
+        """Do nothing: here nobody who opens QUIC has to show where he is."""
+
     def _advertise(self, effect: Advertise) -> None:
         self._network.advertise(self.machine, effect.record)
 
@@ -535,6 +539,7 @@ class Host:
         CloseSockets: _close_sockets,
         MapPort: _map_port,
         UnmapPort: _unmap_port,
+        ExpectPeer: _expect_peer,
         Advertise: _advertise,
         StartGeneration: _start_generation,
         CancelGeneration: _cancel_generation,

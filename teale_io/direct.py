@@ -30,7 +30,7 @@ from teale_io.quic.udp import SocketName
 from teale_io.runner import Performers
 from teale_io.stream import address_of
 from teale_io.udp import ANY_V4, ANY_V6, DATAGRAM_BYTES_MAX, DatagramSockets, send_from
-from teale_proto.effects import CloseSockets, DirectTarget, OpenSockets, SendDatagram
+from teale_proto.effects import CloseSockets, DirectTarget, ExpectPeer, OpenSockets, SendDatagram
 from teale_proto.inputs import Address, DatagramReceived, SocketsOpened
 from teale_proto.secure.identity import Identity
 
@@ -126,8 +126,13 @@ class DirectSockets:
 
     @property
     def performers(self) -> Performers:
-        """What carries out SendDatagram, OpenSockets and CloseSockets."""
-        return {SendDatagram: self._send, OpenSockets: self._open, CloseSockets: self._close}
+        """What carries out SendDatagram, OpenSockets, CloseSockets and ExpectPeer."""
+        return {
+            SendDatagram: self._send,
+            OpenSockets: self._open,
+            CloseSockets: self._close,
+            ExpectPeer: self._expect,
+        }
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -138,6 +143,11 @@ class DirectSockets:
     def on_request(self) -> int:
         """How many sockets are open that were opened on request."""
         return len(self._plain) + sum(each.on_request for each in self._speaking.values())
+
+    @property
+    def retried(self) -> int:
+        """How many first packets were answered by a Retry, on sockets that are still open."""
+        return sum(each.endpoint.retried for each in self._speaking.values())
 
     async def run(
         self, connections: Connections, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -231,6 +241,14 @@ class DirectSockets:
                 self._plain.unbind(address)
             elif (speaking := self._speaking.get(address)) is not None and speaking.on_request:
                 speaking.scope.cancel()
+
+    def _expect(self, effect: ExpectPeer) -> None:
+        speaking = self._speaking.get(effect.local)
+        if speaking is None and effect.local in self._plain:
+            # Found by a birthday attempt, and kept for the peer: it is to speak QUIC before the peer does.
+            speaking = self._promote(effect.local, was_called=False)
+        if speaking is not None:
+            speaking.endpoint.trust(effect.remote)
 
     # QUIC.
 

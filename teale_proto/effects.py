@@ -152,6 +152,16 @@ class MapPort(Value):
     """For how long, where the gateway lets us choose."""
 
 
+class ExpectPeer(Value):
+    """A peer has shown that it receives at `remote` what is sent there from our socket `local`: it may open QUIC there.
+
+    It need not show that again (RFC 9000, section 8.1, leaves open how an address is validated).
+    """
+
+    local: Address
+    remote: Address
+
+
 class UnmapPort(Value):
     """Have the gateway forward it no longer; a MapPort that is under way is not answered any more."""
 
@@ -275,6 +285,7 @@ NodeEffect: TypeAlias = (
     | CloseSockets
     | MapPort
     | UnmapPort
+    | ExpectPeer
     | Advertise
     | StartGeneration
     | CancelGeneration

@@ -57,6 +57,8 @@ class Admission:
         self._unproven = 0
         self.refused = 0
         """How many found no room."""
+        self.retried = 0
+        """How many first packets were answered by asking whoever sent them to show that he receives there."""
 
     @property
     def is_empty(self) -> bool:
@@ -88,6 +90,7 @@ class Admission:
             return Admitted(first, header.destination, True)
         if address in self._trusted or self._unproven < self._limits.validate_above:
             return Admitted(header.destination, header.destination, False)
+        self.retried += 1
         return Answer(self._retry(header, address, now))
 
     def came(self, address: PeerAddress) -> str:

@@ -100,6 +100,11 @@ class Endpoint:
         return self._admission.refused
 
     @property
+    def retried(self) -> int:
+        """How many first packets were answered by a Retry."""
+        return self._admission.retried
+
+    @property
     def connections(self) -> int:
         """How many connections there are, counting those that are ending."""
         return len(set(self._by_id.values()))

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from teale_proto.contract import NEVER, SECOND, Duration, Instant, Sink, Value
-from teale_proto.effects import CloseSockets, MapPort, OpenSockets, SendDatagram, UnmapPort
+from teale_proto.effects import CloseSockets, ExpectPeer, MapPort, OpenSockets, SendDatagram, UnmapPort
 from teale_proto.inputs import (
     WAKE,
     Address,
@@ -94,7 +94,7 @@ class DialPeer(Value):
 
 
 TraversalEffect: TypeAlias = (
-    SendDatagram | OpenSockets | CloseSockets | MapPort | UnmapPort | TellPeer | AskRelay | DialPeer
+    SendDatagram | OpenSockets | CloseSockets | MapPort | UnmapPort | ExpectPeer | TellPeer | AskRelay | DialPeer
 )
 Out: TypeAlias = Sink[TraversalEffect]
 
@@ -442,6 +442,8 @@ class Traversal:
         round_.stage, round_.plan, round_.opened = Stage.OPENING, report.plan, report.local
         if round_.initiator:
             out.append(DialPeer(round_.node, report.local, report.remote))
+        else:
+            out.append(ExpectPeer(report.local, report.remote))
 
     def _rest(self, round_: _Round, wait: Duration, now: Instant) -> None:
         round_.stage = Stage.RESTING

@@ -18,6 +18,7 @@ from teale_proto.effects import (
     CloseSockets,
     Connect,
     DirectTarget,
+    ExpectPeer,
     OpenSockets,
     SendData,
     SendDatagram,
@@ -281,6 +282,17 @@ async def test_a_dial_to_another_address_of_a_node_is_not_answered_with_the_form
         await talk(alice, alice.local, bob, bob.local)
         [theirs] = await bob.open(1)
         await talk(alice, alice.local, bob, theirs, number=3)
+
+
+@pytest.mark.parametrize("is_expected", [False, True])
+@pytest.mark.parametrize("on_request", [False, True])
+async def test_who_is_expected_need_not_show_again_where_he_is(on_request: bool, is_expected: bool) -> None:
+    async with nodes() as (alice, bob):
+        theirs = (await bob.open(1))[0] if on_request else bob.local
+        if is_expected:
+            bob.do(ExpectPeer(theirs, alice.local))
+        await talk(alice, alice.local, bob, theirs)
+        assert (bob.direct.retried == 0) == is_expected
 
 
 async def test_the_wrong_node_is_a_failed_dial() -> None:

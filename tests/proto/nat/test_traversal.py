@@ -15,7 +15,7 @@ from simulator.nat_grid import KINDS
 from simulator.net.datagrams import HOME, DatagramHost, Internet, Realm, Uplink
 from simulator.rng import stream
 from teale_proto.contract import MILLISECOND, SECOND, Instant, Value
-from teale_proto.effects import CloseSockets, OpenSockets, SendDatagram
+from teale_proto.effects import CloseSockets, ExpectPeer, OpenSockets, SendDatagram
 from teale_proto.errors import PeerError
 from teale_proto.inputs import Address, DatagramReceived, NetworkChanged, NodeId, SocketsOpened, Woken
 from teale_proto.nat.signals import SIGNAL_BYTES_MAX
@@ -77,6 +77,7 @@ class Walker:
         self.sent: Counter[str] = Counter()
         """Bytes sent to each host."""
         self.dialled: list[tuple[Instant, DialPeer]] = []
+        self.expected: list[tuple[Instant, ExpectPeer]] = []
         self.said: list[tuple[Instant, PathSignal]] = []
         self.other: DatagramHost | None = None
         self.other_outside = ""
@@ -122,6 +123,8 @@ class Walker:
                     self.traversal.vouched(effect.session, effect.host, is_seen=seen, now=now, out=out)
                 case DialPeer():
                     self.dialled.append((now, effect))
+                case ExpectPeer():
+                    self.expected.append((now, effect))
                 case OpenSockets():
                     ports = tuple(range(self._next_port, self._next_port + effect.count))
                     self._next_port += effect.count
@@ -213,6 +216,11 @@ def test_the_initiator_dials_where_the_peer_is_seen_from_outside(ours: str, thei
     dial = first.dialled[0][1]
     assert dial.node == NODES[1]
     assert dial.remote.host == second.outside
+    [(expected_at, expected)] = second.expected
+    assert not first.expected
+    assert expected.remote.host == first.outside
+    # Whoever is dialled expects it when the first packet comes, which leaves when the initiator dials.
+    assert expected_at <= first.dialled[0][0] + 2 * LATENCY
     for host in town.hosts:
         host.feed(Up())
     assert all(reason.startswith(begins) for reason in town.reasons())
