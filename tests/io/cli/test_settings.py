@@ -178,6 +178,7 @@ _RANGES = {
     "api_port": (0, 65_535),
     "max_concurrent_requests": (1, 1024),
     "queue_max": (1, 65_536),
+    "wan_peers_max": (0, 1024),
     "request_timeout_seconds": (1, 86_400),
     "backend_silence_seconds": (1, 86_400),
 }
