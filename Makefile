@@ -20,12 +20,12 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-# Coverage is of the core by its own tests. Two tests run at a time, of the simulator three, as its labs mostly wait; those of
-# one file that starts programs, one by one.
+# Coverage is of the core by its own tests. What starts programs mostly waits, so three of those run at a time, and those of
+# one file one by one.
 test: $(VENV)/.test lint types check-docs
 	$(BIN)/python -m pytest -q -n 2 tests/proto --cov=teale_proto --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
 	$(BIN)/python -m pytest -q -n 3 tests/simulator
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests --ignore=tests/proto --ignore=tests/simulator
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests --ignore=tests/proto --ignore=tests/simulator
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
