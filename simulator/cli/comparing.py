@@ -11,12 +11,19 @@ import click
 
 from simulator.cli import running
 from simulator.cli.exits import Exit, SimError
-from simulator.cli.options import costs_option, json_option, knobs_options, out_option, seed_option, workers_option
+from simulator.cli.options import (
+    costs_option,
+    json_option,
+    knob_words,
+    knobs_options,
+    out_option,
+    seed_option,
+    workers_option,
+)
 from simulator.cli.output import Output
 from simulator.cli.progress import busy, counted
 from simulator.host import CoreError
 from simulator.scenario import Scenario, ScenarioError
-from simulator.sweep.values import typed
 from teale_proto.contract import MILLISECOND
 
 if TYPE_CHECKING:  # only this command needs it
@@ -222,12 +229,7 @@ def _repeating(
     words = ["teale-sim", "compare", scenario, "--simulated", str(simulated)]
     words += [word for folder in lab_dirs for word in ("--lab-dir", str(folder))] or ["--lab", str(lab)]
     words += ["--seed", str(seed), "--grain", f"{grain:g}"]
-    for path, value in settings:
-        words += ["--set", f"{path}={typed(value)}"]
-    if fidelity is not None:
-        words += ["--fidelity", fidelity]
-    if costs is not None:
-        words += ["--costs", str(costs)]
+    words += knob_words(settings, fidelity, costs)
     for each in only:
         words += ["--only", each]
     return shlex.join(words)

@@ -10,11 +10,10 @@ import click
 
 from simulator.cli import running
 from simulator.cli.exits import Exit, SimError
-from simulator.cli.options import json_option, out_option, seed_option, set_option
+from simulator.cli.options import json_option, knob_words, out_option, seed_option, set_option
 from simulator.cli.output import Output
 from simulator.cli.progress import busy
 from simulator.scenario import Scenario, ScenarioError
-from simulator.sweep.values import typed
 
 if TYPE_CHECKING:  # what a lab needs takes longer to load than most commands take
     from simulator.lab.plan import Plan
@@ -197,8 +196,7 @@ def _repeating(
 ) -> str:
     """Return the command that does a run again."""
     words = ["teale-sim", "lab", "run", scenario, "--seed", str(seed)]
-    for path, value in settings:
-        words += ["--set", f"{path}={typed(value)}"]
+    words += knob_words(settings)
     if models is not None:
         words += ["--models", models]
     if ignore_unsupported:

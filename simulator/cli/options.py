@@ -1,13 +1,13 @@
 """Options that several commands have in common, and how what is typed after them is read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
-from simulator.sweep.values import axis_of, setting_of
+from simulator.sweep.values import axis_of, setting_of, typed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +58,18 @@ def costs_option(command: F) -> F:
         metavar="FILE",
         help="Simulate machines as slow as this profile says, which `teale-sim calibrate` writes.",
     )(command)
+
+
+def knob_words(
+    settings: Iterable[tuple[str, Any]], fidelity: str | None = None, costs: Path | None = None
+) -> list[str]:
+    """Return what is to be typed to give a command these settings again: `--set`, `--fidelity` and `--costs`."""
+    words = [word for path, value in settings for word in ("--set", f"{path}={typed(value)}")]
+    if fidelity is not None:
+        words += ["--fidelity", fidelity]
+    if costs is not None:
+        words += ["--costs", str(costs)]
+    return words
 
 
 def vary_option(command: F) -> F:

@@ -11,13 +11,12 @@ from rich.text import Text
 
 from simulator import scenario as scenarios
 from simulator.cli.exits import Exit, SimError
-from simulator.cli.options import costs_option, json_option, knobs_options, out_option, seed_option
+from simulator.cli.options import costs_option, json_option, knob_words, knobs_options, out_option, seed_option
 from simulator.cli.output import Output
 from simulator.cli.progress import busy, virtual_time
 from simulator.host import CoreError
 from simulator.report import Report
 from simulator.scenario import Scenario, ScenarioError
-from simulator.sweep.values import typed
 from simulator.world import World
 
 
@@ -123,13 +122,7 @@ def repeating(
 ) -> str:
     """Return the command that does a run again."""
     words = ["teale-sim", "run", scenario, "--seed", str(seed)]
-    for path, value in settings:
-        words += ["--set", f"{path}={typed(value)}"]
-    if fidelity is not None:
-        words += ["--fidelity", fidelity]
-    if costs is not None:
-        words += ["--costs", str(costs)]
-    return shlex.join(words)
+    return shlex.join([*words, *knob_words(settings, fidelity, costs)])
 
 
 def show(report: Report, command: str) -> None:

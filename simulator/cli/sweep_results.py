@@ -10,6 +10,7 @@ import click
 
 from simulator import scenario as scenarios
 from simulator.cli.exits import Exit, SimError
+from simulator.cli.options import knob_words
 from simulator.cli.output import Output
 from simulator.cli.progress import counted
 from simulator.cli.running import chosen, with_costs
@@ -19,7 +20,7 @@ from simulator.sweep.files import FORMAT, FORMAT_VERSION, FilesError, Sweep, res
 from simulator.sweep.plan import Job, plan
 from simulator.sweep.rows import Row, figure_names
 from simulator.sweep.summary import Cell, Estimate, summarize
-from simulator.sweep.values import Axis, shown, typed, typed_all
+from simulator.sweep.values import Axis, shown, typed_all
 
 FIGURES: Final = ("served_share", "served_relay", "first_token_p50_ms", "relay_bytes_out")
 """What the table shows unless told otherwise."""
@@ -101,12 +102,9 @@ def _sweep(asked: Asked, rows: Sequence[Row]) -> Sweep:
 
 def _command(asked: Asked) -> str:
     words = ["teale-sim", "sweep", asked.scenario, "--seed", str(asked.first_seed), "--seeds", str(asked.seeds)]
-    for path, value in asked.settings:
-        words += ["--set", f"{path}={typed(value)}"]
+    words += knob_words(asked.settings, asked.fidelity, asked.costs)
     for axis in asked.axes:
         words += ["--vary", f"{axis.path}={typed_all(axis.values)}"]
-    if asked.fidelity is not None:
-        words += ["--fidelity", asked.fidelity]
     return shlex.join(words)
 
 

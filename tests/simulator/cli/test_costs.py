@@ -68,6 +68,8 @@ def test_a_sweep_runs_every_cell_on_such_machines(tmp_path: Path, costs: Path) -
     words = ("sweep", description(tmp_path), "--seeds", 2, "--workers", 1, "--json")
     plain, slow = (msgspec.json.decode(call(*words, *more).output) for more in ((), ("--costs", costs)))
     assert [row["digest"] for row in plain["rows"]] != [row["digest"] for row in slow["rows"]]
+    assert "--costs" not in plain["command"]
+    assert f"--costs {costs}" in slow["command"]
 
 
 def test_a_calibration_is_written_shown_and_told_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
