@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from simulator.results.model import HostInfo
+from simulator.results.traces import Line
 from simulator.view import lines
-from simulator.view.lines import Line
 from teale_proto.errors import PeerError
 from teale_proto.wire.binary import decode_binary, is_binary
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from simulator.results.model import RequestRow
+from simulator.results.traces import Line
 from simulator.view import lines
 from simulator.view.ends import Ends, relay_message
-from simulator.view.lines import INPUTS, Line
+from simulator.view.lines import INPUTS
 from simulator.view.wire import Carried, Direction, Sent
 from teale_proto.contract import Instant
 

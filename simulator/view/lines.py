@@ -4,33 +4,20 @@ A trace may come from another version than this one: fields that are not known h
 of kinds that nobody asked for.
 """
 
-import gzip
-import zlib
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
-import msgspec
-
-from simulator.results import folder as folders
-from simulator.results.model import DamagedResults, MissingResults
-from teale_proto.contract import Instant, Value
+from simulator.results import traces
+from simulator.results.traces import Line
+from teale_proto.contract import Value
 from teale_proto.inputs import NodeInput, RelayInput
 
 V = TypeVar("V", bound=Value)
 
 INPUTS: Final = frozenset(kind.__name__ for union in (NodeInput, RelayInput) for kind in get_args(union))
 """What goes into cores: whatever a host does next, up to the next of these, is the answer to it."""
-
-
-class Line(NamedTuple):
-    """One line: when, where, and what; `value` is one of this module's, or None for a kind that has none here."""
-
-    at: Instant
-    host: str
-    kind: str
-    value: Any
 
 
 class Named(Value):
@@ -198,30 +185,9 @@ KINDS: Final[Mapping[str, type[Value]]] = {
 }
 
 
-class _Entry(Value):
-    at: Instant
-    host: str
-    kind: str
-    value: msgspec.Raw
-
-
 def lines_of(folder: Path) -> Iterator[Line]:
-    """Yield the lines of a folder's trace in order.
+    """Yield the lines of a folder's trace in order; `value` is one of this module's, or None.
 
     Raises MissingResults where the run was not made with a trace, and DamagedResults where it cannot be read.
     """
-    path = folder / folders.TRACE
-    if not path.exists():
-        raise MissingResults(f"{folder}: has no {folders.TRACE}; make the run again with --trace")
-    entries = msgspec.json.Decoder(_Entry)
-    values = {name: msgspec.json.Decoder(kind) for name, kind in KINDS.items()}
-    read = 0
-    try:
-        with gzip.open(path) as file:
-            for text in file:
-                entry = entries.decode(text)
-                decoder = values.get(entry.kind)
-                yield Line(entry.at, entry.host, entry.kind, decoder and decoder.decode(entry.value))
-                read += 1
-    except (OSError, EOFError, zlib.error, msgspec.DecodeError, RecursionError) as error:
-        raise DamagedResults(f"{path}: cannot be read, after {read} lines: {error}") from error
+    return traces.lines_of(folder, KINDS)

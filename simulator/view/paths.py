@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
-from simulator.view.lines import Line, Peer
+from simulator.results.traces import Line
+from simulator.view.lines import Peer
 from simulator.view.model import ONE_SIDED, Between, PathChange
 
 _KINDS: Final = {"lan": Between.LAN, "direct": Between.DIRECT, "relay": Between.RELAY}

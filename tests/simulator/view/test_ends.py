@@ -1,7 +1,7 @@
 from simulator.results.model import HostInfo, Place
+from simulator.results.traces import Line
 from simulator.view import lines
 from simulator.view.ends import EndsSurvey, RelayMessage, relay_message
-from simulator.view.lines import Line
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 HOSTS = (

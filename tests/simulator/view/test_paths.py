@@ -1,4 +1,5 @@
-from simulator.view.lines import Line, Nothing, Peer
+from simulator.results.traces import Line
+from simulator.view.lines import Nothing, Peer
 from simulator.view.model import Between, PathChange
 from simulator.view.paths import Paths, thinned
 
