@@ -13,10 +13,10 @@ from simulator.calibrating.figures import Line, Samples, line_through
 from simulator.calibrating.measuring import LONG_MS, PAUSES_MS, SHORT_MS, alone
 from simulator.calibrating.model_trials import FEW_TOKENS, Ask
 from simulator.calibrating.node_trials import LARGE_MODELS, RELAYED_MS
-from simulator.calibrating.programs import MODEL
 from simulator.calibrating.relay_trials import ALONE_BYTES, LARGE_BYTES, SESSION_MESSAGES
 from simulator.calibrating.session import Measured
 from simulator.costs import InferenceProfile, MachineProfile, NodeProfile
+from simulator.lab.plan import TINY
 from simulator.relay_cost import OURS, RelayProfile, Wake, Work, woken
 from teale_proto.wire.binary import HEAD_BYTES
 from teale_proto.wire.cluster import CLUSTER_CODEC, Heartbeat
@@ -138,7 +138,7 @@ def inference_profile(samples: Samples, node: NodeProfile, asked: list[Ask]) -> 
     gaps = [later - earlier for ask in whole for earlier, later in pairwise(ask.pieces)]
     lengths = [len(ask.pieces) for ask in asked]
     return InferenceProfile(
-        model=MODEL,
+        model=TINY,
         begins_after=max(0.0, line.at_zero - own_us / 1e6),
         # Drawn evenly, half of all lie within half the spread.
         begins_spread=max(0.0, high - low),

@@ -18,7 +18,8 @@ from simulator.calibrating.api import Api
 from simulator.calibrating.figures import Samples
 from simulator.calibrating.measuring import LONG_MS, Meter, Plan, kept, middle, new_identity
 from simulator.calibrating.peer import Lan, Peer
-from simulator.calibrating.programs import MODEL, CalibrationError, Node
+from simulator.calibrating.programs import CalibrationError, Node
+from simulator.lab.plan import TINY
 from simulator.spec.draws import body_of
 from simulator.spec.load import AskSpec
 from teale_proto.wire.cluster import InferenceChunk, InferenceComplete, InferenceError, InferenceRequest
@@ -106,7 +107,7 @@ class ModelTrials:
                 self._samples.add(f"model, {words} words, {what}, first token, ms", asked.first * 1e3)
             time.sleep(PAUSE_SECONDS)
         self._local()
-        measure_serving("node", self._asker, self._meter, self._samples, self._plan.answers, MODEL)
+        measure_serving("node", self._asker, self._meter, self._samples, self._plan.answers, TINY)
 
     def _local(self) -> None:
         """Ask the same thing in both ways, by turns."""
@@ -159,7 +160,7 @@ def measure_serving(name: str, asker: Asker, meter: Meter, samples: Samples, cou
     samples.add(f"{name} served, ms a token", middle(gaps) * 1e3)
 
 
-def question(words: int, tokens_max: int = TOKENS_MAX, *, model: str = MODEL) -> dict[str, Any]:
+def question(words: int, tokens_max: int = TOKENS_MAX, *, model: str = TINY) -> dict[str, Any]:
     """Return what a description asks with so many words."""
     spec = AskSpec(at=0.0, node="calibration", model=model, words=words, tokens_max=tokens_max)
     return {**body_of(spec), "temperature": 0}

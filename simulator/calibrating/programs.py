@@ -1,8 +1,6 @@
 """The programs that are measured: real relays and nodes, each in a process of its own that ends with its context."""
 
 import ctypes
-import json
-import os
 import re
 import signal
 import socket
@@ -19,6 +17,7 @@ import msgspec
 
 from simulator.backend import CostModel
 from simulator.calibrating.clocks import ProcessClock
+from simulator.lab.programs import environ_of, runtime_of, toml_of
 from teale_proto.inputs import NodeId
 
 T = TypeVar("T")
@@ -27,9 +26,6 @@ P = TypeVar("P", bound="Program")
 LOOPBACK: Final = "127.0.0.1"
 READY_SECONDS: Final = 60.0
 PLENTY: Final = 10**9
-MODEL: Final = "teale-tiny"
-"""The name of the built-in model."""
-
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -50,7 +46,7 @@ class Program:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TEALE_HOME": str(home)},
+            env=environ_of(home),
             preexec_fn=_dies_with_us,
         )
         self.cpu: Final = ProcessClock(self._process.pid)
@@ -134,12 +130,6 @@ class ModelServer(Program):
         self.url: Final = found[0]
 
 
-class _Runtime(msgspec.Struct):
-    pid: int
-    api_port: int
-    node_id: str
-
-
 class Node(Program):
     """A node with a folder of its own; `settings` are those of its configuration."""
 
@@ -158,24 +148,16 @@ class Node(Program):
             "builtin_model": False,
             **settings,
         }
-        # Strings, numbers, switches and lists of strings are the same in JSON and in TOML.
-        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items())
-        (home / "config.toml").write_text(text, encoding="utf-8")
+        (home / "config.toml").write_text(toml_of(given), encoding="utf-8")
         super().__init__("teale_io.node_app", home=home, journal=journal)
         try:
-            runtime = self.wait_for("API", self._runtime)
+            runtime = self.wait_for("API", lambda: runtime_of(home, self.pid))
         except BaseException:
             self.end()
             raise
         self.api_port: Final = runtime.api_port
         self.node_id: Final = NodeId(runtime.node_id)
         self.start_us: Final = self.cpu.read_us()
-
-    def _runtime(self) -> _Runtime | None:
-        try:
-            return msgspec.json.decode((self.home / "node.json").read_bytes(), type=_Runtime)
-        except (OSError, msgspec.DecodeError):
-            return None
 
 
 class Folders:

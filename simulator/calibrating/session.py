@@ -14,8 +14,9 @@ from simulator.calibrating.measuring import Plan
 from simulator.calibrating.model_trials import UPSTREAM_COST, UPSTREAM_MODEL, Ask, ModelTrials, UpstreamTrials
 from simulator.calibrating.node_trials import NodeTrials
 from simulator.calibrating.path_trials import PathTrials, own_address, relay_for_paths, resident
-from simulator.calibrating.programs import MODEL, CalibrationError, Folders, ModelServer, Node, Program, Relay
+from simulator.calibrating.programs import CalibrationError, Folders, ModelServer, Node, Program, Relay
 from simulator.calibrating.relay_trials import RelayTrials
+from simulator.lab.plan import TINY
 
 SECONDS_MAX: Final = 115.0
 """After which no further round is begun."""
@@ -105,7 +106,7 @@ def _trials(
     trials: list[_Trials] = [RelayTrials(stack, relay, plan, samples)]
     models = None
     try:
-        _wait_for_model(node, MODEL)
+        _wait_for_model(node, TINY)
         models = ModelTrials(stack, node, plan, samples)
         measured.asked = models.asked
     except CalibrationError as error:
@@ -145,7 +146,7 @@ def _wait_for_model(node: Node, model: str) -> None:
             return True
         # The other of the two models may have one.
         problems = [str(problem) for problem in status["problems"]]
-        if len(problems) == BACKENDS or (problems and model == MODEL and status["loaded_models"]):
+        if len(problems) == BACKENDS or (problems and model == TINY and status["loaded_models"]):
             raise CalibrationError("; ".join(problems))
         return False
 

@@ -30,7 +30,6 @@ CARRIER: Final = "100.64.0.1"
 NEIGHBOUR: Final = "169.254.0.1"
 """What a router is called where nothing is translated, and addresses of its own would be somebody's."""
 
-_PRIVATE: Final = "10."
 _QUEUE: Final = 2000
 """Packets that wait in a TUN device for the forwarder, before the line's own queue."""
 _HAIRPIN_TABLE: Final = 100

@@ -176,7 +176,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=_environ(self.folder),
+                env=environ_of(self.folder),
                 start_new_session=True,
             )
         self._is_ready = False
@@ -240,12 +240,10 @@ class Program:
         if self.role is not Role.NODE:
             return self._out.is_file() and b"listening on " in self._out.read_bytes()
         assert self._process is not None
-        with suppress(FileNotFoundError, msgspec.DecodeError):
-            runtime = msgspec.json.decode((self.folder / "node.json").read_bytes(), type=_Runtime)
-            if runtime.pid == self._process.pid:
-                self.node_id, self.api_port = NodeId(runtime.node_id), runtime.api_port
-                return True
-        return False
+        runtime = runtime_of(self.folder, self._process.pid)
+        if runtime is not None:
+            self.node_id, self.api_port = NodeId(runtime.node_id), runtime.api_port
+        return runtime is not None
 
     @property
     def _out(self) -> Path:
@@ -256,12 +254,21 @@ class Program:
         return self.folder / "err.log"
 
 
-class _Runtime(msgspec.Struct):
+class Runtime(msgspec.Struct):
     """What a running node says of itself in its runtime file."""
 
     pid: int
     api_port: int
     node_id: str
+
+
+def runtime_of(home: Path, pid: int) -> Runtime | None:
+    """Return what the node of that process says of itself; None while it says nothing."""
+    with suppress(FileNotFoundError, msgspec.DecodeError):
+        runtime = msgspec.json.decode((home / "node.json").read_bytes(), type=Runtime)
+        # One of a former life may still be there.
+        return runtime if runtime.pid == pid else None
+    return None
 
 
 def server_program(server: Server, folder: Path, prefix: Sequence[str], authority: Authority) -> Program:
@@ -365,7 +372,7 @@ def _descendants(pid: int) -> list[int]:
         return []
 
 
-def _environ(home: Path) -> dict[str, str]:
+def environ_of(home: Path) -> dict[str, str]:
     """Return the environment of a program: none of the settings of whoever runs the lab, and no keychain."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TEALE_")}
     return environ | {"TEALE_HOME": str(home), "PYTHON_KEYRING_BACKEND": _NO_KEYCHAIN}
