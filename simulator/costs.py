@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from simulator.backend import CostModel
-from simulator.relay_cost import RelayProfile, Wake, Work, check_wakes
+from simulator.relay_cost import RelayProfile, Wake, Work, check_quantiles, check_wakes
 from simulator.spec.units import Chance, Positive, Seconds, Several
 from teale_proto.contract import Value
 
@@ -31,6 +31,11 @@ class NodeProfile(Value, forbid_unknown_fields=True):
     """What being woken for something costs besides, by how long the node slept before."""
     relayed_us: float = 0.0
     """What a message costs more that comes through a relay."""
+    network_us: float = 0.0
+    """How long a node needs, busy or not, to look at the network that it is in."""
+    tls_first_us: float = 0.0
+    """How much longer, busy or not, a process's first connection to a relay over TLS takes than its round trips and
+    `handshake_us`: for it, programs and certificates are loaded."""
     handshake_us: float = 0.0
     """A connection with a Noise handshake and greetings, besides what its messages cost as messages."""
     session_us: float = 0.0
@@ -38,7 +43,7 @@ class NodeProfile(Value, forbid_unknown_fields=True):
     quic_us: float = 0.0
     """What a connection costs more that is a direct path over QUIC, with all that precedes it."""
     quic_first_us: float = 0.0
-    """And what the first one of a process costs more still, for which programs are loaded."""
+    """How much longer, busy or not, the first one of a process takes."""
     quic_message_us: float = 0.0
     """What a message costs more that comes over such a path."""
     quic_piece_us: float = 0.0
@@ -60,9 +65,15 @@ class NodeProfile(Value, forbid_unknown_fields=True):
     """From the start of the process until its API is up."""
     idle_us: float = 0.0
     """What a second costs in which nothing happens."""
+    spread: tuple[float, ...] = ()
+    """How many times as long as usual a thing takes: quantiles, from the least to the most, evenly spaced."""
+    drift: tuple[float, ...] = ()
+    """The same of a minute to a minute: by how much all things together take longer or shorter than usual."""
 
     def __post_init__(self) -> None:
         check_wakes(self.wakes)
+        check_quantiles(self.spread, "spread")
+        check_quantiles(self.drift, "drift")
 
 
 class InferenceProfile(Value, forbid_unknown_fields=True):

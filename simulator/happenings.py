@@ -19,13 +19,14 @@ from simulator.events import (
     PartitionEnded,
     WeatherChanged,
 )
-from simulator.host import Host, Pace
+from simulator.host import Host
 from simulator.net.addresses import AddressBook
 from simulator.net.link import CABLE, Link, Port
 from simulator.net.medium import Block
 from simulator.net.network import Network, NetworkError
 from simulator.net.site import Site
 from simulator.trace import Trace
+from simulator.turns import Busy, Pace
 from teale_proto.contract import Duration, Instant, Value
 from teale_proto.inputs import Ask
 
@@ -133,7 +134,7 @@ class Happenings:
         host = self.hosts[name]
         if until is not None:
             self.engine.call_at(until, self._speed_up, name, host.pace)
-        host.pace = lambda _: each
+        host.pace = lambda _: Busy(each)
         self._record(name, HostSlowed(each))
 
     def _speed_up(self, name: str, pace: Pace | None) -> None:

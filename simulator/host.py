@@ -3,14 +3,13 @@
 It knows the core by `handle` and `deadline` and by nothing else: it feeds inputs, performs effects in order,
 and keeps one wake-up armed. What the real drivers do with sockets and clocks, this does with a network and an
 engine that exist in virtual time, and it may also crash and come back with a new core. A host may have a wrong clock,
-by which its core then lives, and be slow: inputs then wait in line, each for as long as those before it keep the host
-busy. The trace has them when they are served.
+by which its core then lives, and be slow: inputs then wait in line (`simulator.turns`). The trace has them when they
+are served.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from simulator.backend import CostModel, SimulatedBackend
 from simulator.clock import TRUE_CLOCK, Clock
@@ -27,6 +26,7 @@ from simulator.net.site import Site
 from simulator.net.sockets import UdpSockets
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
+from simulator.turns import Line, Pace
 from simulator.upnp import UpnpClient
 from teale_proto.contract import NEVER, SECOND, Duration, Instant, Value
 from teale_proto.effects import (
@@ -70,20 +70,6 @@ CoreFactory: TypeAlias = Callable[[SplitMix64, Instant], AnyCore]
 """Makes the core of one life of a host, from its entropy and the instant, by its own clock, at which that begins."""
 
 
-class Turn(NamedTuple):
-    """An input that is about to be served, as far as it matters for how long that takes."""
-
-    event: Value
-    idle: Duration
-    """How long the host has had nothing to do before; 0 where the input has waited in line."""
-    is_quic: bool
-    """Whether it is about a QUIC stream."""
-
-
-Pace: TypeAlias = Callable[[Turn], Duration]
-"""How long an input keeps a host busy."""
-
-
 Surroundings: TypeAlias = Callable[[Machine], NetworkChanged | None]
 """What the system of a host says about the network that it is in; None where there is nothing to say."""
 
@@ -112,22 +98,20 @@ class Host:
         "_armed_at",
         "_backend",
         "_birth",
-        "_busy_until",
         "_clock",
         "_core",
         "_cost",
         "_ends",
         "_engine",
+        "_line",
         "_models",
         "_network",
         "_only",
-        "_pace",
         "_ports",
         "_seed",
         "_surroundings",
         "_trace",
         "_upnp",
-        "_waiting",
         "_wrap",
         "lives",
         "machine",
@@ -170,15 +154,14 @@ class Host:
         self._birth = tuple(birth)
         self._ports = ports
         self._clock = None if clock == TRUE_CLOCK else clock
-        self._pace = pace
+        self._line: Line | None = None
+        self.pace = pace
         self._core: AnyCore | None = None
         self._armed_at: Instant = NEVER
         # Most hosts have one connection, which needs no dict.
         self._only: EndOfConnection | None = None
         self._ends: dict[ConnectionId, EndOfConnection] | None = None
         self._accepted: ConnectionId = 0
-        self._waiting: deque[tuple[EndOfConnection | None, Value]] | None = None
-        self._busy_until: Instant = 0
         self._backend: SimulatedBackend | None = None
         self._upnp: UpnpClient | None = None
         self._cost = cost
@@ -294,12 +277,15 @@ class Host:
     @property
     def pace(self) -> Pace | None:
         """How long inputs keep it busy; None is no time at all."""
-        return self._pace
+        return None if self._line is None else self._line.pace
 
     @pace.setter
     def pace(self, pace: Pace | None) -> None:
         """Be slow from now on, or, with None, quick again once what is waiting has been served."""
-        self._pace = pace
+        if self._line is None and pace is not None:
+            self._line = Line(self._engine, self)
+        if self._line is not None:
+            self._line.pace = pace
 
     # What the network tells, made into inputs.
 
@@ -361,32 +347,29 @@ class Host:
         """Serve an input, of a connection or not, at once or after those that wait."""
         if end is not None and end.id < 0:
             self._upnp_client.hear(end, event)
-        elif self._pace is None and self._waiting is None:
+        elif not self._waits():
             self._serve(end, event)
         elif self._core is not None:
             self._wait(end, event)
 
-    def _wait(self, end: EndOfConnection | None, event: Value) -> None:
-        engine = self._engine
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append((end, event))
-        busy = 0
-        if self._pace is not None:
-            busy = self._pace(Turn(event, max(0, engine.now - self._busy_until), isinstance(end, QuicEnd)))
-        self._busy_until = max(self._busy_until, engine.now) + busy
-        engine.call_at(self._busy_until, self._serve_next, self.lives)
+    def _waits(self) -> bool:
+        """Return whether what comes in is to wait for its turn."""
+        line = self._line
+        if line is not None and line.pace is None and line.is_idle:
+            self._line = line = None
+        return line is not None
 
-    def _serve_next(self, life: int) -> None:
-        if self._waiting is None or life != self.lives:
-            return
-        end, event = self._waiting.popleft()
-        if not self._waiting and self._pace is None:
-            self._waiting = None
+    def _wait(self, end: EndOfConnection | None, event: Value) -> None:
+        assert self._line is not None, "who does not take time serves at once"
+        is_tls = end is not None and end.kind is Kind.SECURE_WEBSOCKET
+        self._line.wait(end, event, is_quic=isinstance(end, QuicEnd), is_tls=is_tls)
+
+    def serve(self, by: EndOfConnection | None, event: Value) -> None:
+        """Give the core an input whose turn has come."""
         core = self._core
         assert core is not None, "what waits is dropped with the life that it waits for"
         if event is not WAKE:
-            self._serve(end, event)
+            self._serve(by, event)
             return
         self._armed_at = NEVER
         if core.deadline <= self._now():
@@ -417,12 +400,23 @@ class Host:
             ) from error
         if self.steps is not _NO_STEPS:
             self.steps[-1].append(Step(now, event, tuple(effects)))
-        for effect in effects:
-            self._record(effect)
-            self._perform(effect)
+        if self._line is not None:
+            for effect in effects:
+                self._record(effect)
+            if not self._line.hold(effects):
+                self.perform(effects)
+        else:
+            for effect in effects:
+                self._record(effect)
+                self._perform(effect)
         self._arm()
 
     # What the core wants done.
+
+    def perform(self, effects: Iterable[Value]) -> None:
+        """Perform what the core answered to an input."""
+        for effect in effects:
+            self._perform(effect)
 
     def _perform(self, effect: Value) -> None:
         perform = self._PERFORMERS.get(type(effect))
@@ -599,7 +593,7 @@ class Host:
         self._armed_at = NEVER
         if core.deadline > self._now():
             self._arm()
-        elif self._pace is None and self._waiting is None:
+        elif not self._waits():
             self._serve(None, WAKE)
             self._let_time_go_on(core)
         else:
@@ -617,8 +611,8 @@ class Host:
         self._armed_at = NEVER
         self._only = self._ends = None
         self._upnp = None
-        self._waiting = None
-        self._busy_until = 0
+        if self._line is not None:
+            self._line.drop()
         if self._backend is not None:
             self._backend.clear()
 

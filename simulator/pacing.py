@@ -2,20 +2,21 @@
 
 A host in the simulator is as slow as its pace says. The same costs, put on the inputs of a real program's journal, say
 how much processor time that program should have used. In both, what an input costs depends on how long the program
-had nothing to do before it: see `Wake`.
+had nothing to do before it: see `Wake`. A host is not always as slow: how much things deviate from what they usually
+take was measured too, and is drawn (`Scatter`).
 
 Inputs are told apart by what can be seen from outside. What nodes say to each other under encryption is all alike, so a
 handshake is put on the moment at which its conversation begins.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol, get_args
 
 from simulator.costs import NodeProfile
-from simulator.host import Turn
 from simulator.relay_cost import RelayProfile, Wake, woken
-from teale_proto.contract import Duration, Instant, Value
-from teale_proto.effects import Connect, DirectTarget, NodeEffect, RelayEffect
+from simulator.turns import Busy, Turn
+from teale_proto.contract import Instant, Value
+from teale_proto.effects import Connect, DirectTarget, NodeEffect, RelayEffect, WebSocketUrl
 from teale_proto.inputs import (
     WAKE,
     Ask,
@@ -28,19 +29,24 @@ from teale_proto.inputs import (
     GenerationChunk,
     GenerationFinished,
     MessagesReceived,
+    NetworkChanged,
     PingReceived,
     PongReceived,
     Started,
 )
+from teale_proto.rng import Rng
 from teale_proto.wire.binary import DATA
 
 REGISTRATION_BYTES: Final = 500
 """Of `register` and of `registerProof`, on average."""
 REGISTRATION_MESSAGES: Final = 2
 
+_TOLD_LATE: Final = (Started, NetworkChanged, ConnectionAccepted, ConnectionOpened)
+"""Inputs of which a node's core hears when the work is done, or nearly so."""
 _EFFECTS: Final = (*get_args(NodeEffect), *get_args(RelayEffect))
 _JSON: Final = b"{"
 _HEAD_BYTES: Final = 64
+_PART_BITS: Final = 20
 
 
 class Cost(NamedTuple):
@@ -49,6 +55,38 @@ class Cost(NamedTuple):
     cpu_us: float
     latency_us: float = 0.0
     """What passes besides, until the program is allowed to run."""
+    early_us: float = 0.0
+    """How much of the processor time is spent before the core has the input: on waking, and on handshakes, of which it
+    hears when they are done."""
+
+    def busy(self, factor: float = 1.0) -> Busy:
+        """Return how long that keeps a host busy on which everything takes `factor` times as long."""
+        early_us = self.early_us + self.latency_us
+        return Busy(round(factor * early_us), round(factor * (self.cpu_us - self.early_us)))
+
+
+class Scatter:
+    """By how much things take longer or shorter than they usually do."""
+
+    __slots__ = ("_form", "_rng", "_spread")
+
+    def __init__(self, rng: Rng, *, spread: Sequence[float], drift: Sequence[float]) -> None:
+        """Draw from two sets of quantiles: `drift` once and for all, `spread` every time."""
+        self._rng: Final = rng
+        self._spread: Final = spread
+        self._form: Final = _drawn(rng, drift)
+
+    def factor(self) -> float:
+        """Return how many times as long as usual the next thing takes."""
+        return self._form * _drawn(self._rng, self._spread)
+
+
+def _drawn(rng: Rng, quantiles: Sequence[float]) -> float:
+    """Return a draw by evenly spaced quantiles, the straight line between two of them."""
+    if not quantiles:
+        return 1.0
+    place, part = divmod(rng.randrange((len(quantiles) - 1) << _PART_BITS), 1 << _PART_BITS)
+    return quantiles[place] + (quantiles[place + 1] - quantiles[place]) * part / (1 << _PART_BITS)
 
 
 class Costed(Protocol):
@@ -61,20 +99,23 @@ class Costed(Protocol):
 class RelayPace:
     """The pace of a relay."""
 
-    __slots__ = ("_last", "_profile")
+    __slots__ = ("_last", "_profile", "_scatter")
 
-    def __init__(self, profile: RelayProfile) -> None:
+    def __init__(self, profile: RelayProfile, scatter: Scatter | None = None) -> None:
+        """Make the pace of a relay; without `scatter` it is always as slow as usual."""
         self._profile: Final = profile
+        self._scatter: Final = scatter
         self._last: ConnectionId = 0
 
-    def __call__(self, turn: Turn) -> Duration:
-        """Return how long an input keeps it busy, in whole microseconds."""
-        return _whole(self.cost(turn))
+    def __call__(self, turn: Turn) -> Busy:
+        """Return how long an input keeps it busy."""
+        return self.cost(turn).busy(_factor(self._scatter))
 
     def cost(self, turn: Turn) -> Cost:
         """Return what an input costs."""
         profile, event = self._profile, turn.event
         wake = self._wake(turn)
+        early_us = wake.cpu_us
         if isinstance(event, DataReceived):
             cpu_us = self._message_us(event.data)
         elif isinstance(event, MessagesReceived):
@@ -84,11 +125,12 @@ class RelayPace:
             cpu_us = max(0.0, profile.ping_us - profile.wake_us) if profile.wakes else profile.ping_us
         elif isinstance(event, ConnectionAccepted):
             cpu_us = self._registration_us()
+            early_us += cpu_us
         elif isinstance(event, DatagramReceived):
             cpu_us = max(0.0, profile.stun_us - profile.wake_us)
         else:
             cpu_us = 0.0
-        return Cost(cpu_us + wake.cpu_us, wake.latency_us)
+        return Cost(cpu_us + wake.cpu_us, wake.latency_us, early_us)
 
     def _wake(self, turn: Turn) -> Wake:
         """Return what it costs to begin: messages of one connection that stand in line share one turn of the loop."""
@@ -124,25 +166,32 @@ class RelayPace:
 class NodePace:
     """The pace of a node."""
 
-    __slots__ = ("_had_quic", "_over_quic", "_piece_us", "_profile", "_served_us")
+    __slots__ = ("_had_quic", "_had_tls", "_over_quic", "_piece_us", "_profile", "_scatter", "_served_us")
 
-    def __init__(self, profile: NodeProfile, *, has_upstream: bool = False) -> None:
-        """Make the pace of a node; with `has_upstream` its model is behind an HTTP server."""
+    def __init__(self, profile: NodeProfile, scatter: Scatter | None = None, *, has_upstream: bool = False) -> None:
+        """Make the pace of a node; with `has_upstream` its model is behind an HTTP server.
+
+        Without `scatter` it is always as slow as usual.
+        """
         self._profile: Final = profile
+        self._scatter: Final = scatter
         self._had_quic = False
+        self._had_tls = False
         self._over_quic = False
         """Whether the last message came over QUIC: answers go where questions came from."""
         self._piece_us: Final = profile.upstream_piece_us if has_upstream else profile.piece_us
         self._served_us: Final = profile.upstream_served_us if has_upstream else profile.served_us
 
-    def __call__(self, turn: Turn) -> Duration:
-        """Return how long an input keeps it busy, in whole microseconds."""
-        return _whole(self.cost(turn))
+    def __call__(self, turn: Turn) -> Busy:
+        """Return how long an input keeps it busy."""
+        return self.cost(turn).busy(_factor(self._scatter))
 
     def cost(self, turn: Turn) -> Cost:
         """Return what an input costs."""
         wake = woken(self._profile.wakes, turn.idle) if turn.idle else Wake(0.0, 0.0)
-        return Cost(self._work_us(turn) + wake.cpu_us, wake.latency_us)
+        work_us = self._work_us(turn)
+        early_us = wake.cpu_us + (work_us if isinstance(turn.event, _TOLD_LATE) else 0.0)
+        return Cost(work_us + wake.cpu_us, wake.latency_us, early_us)
 
     def _work_us(self, turn: Turn) -> float:
         profile, event = self._profile, turn.event
@@ -153,11 +202,13 @@ class NodePace:
             self._over_quic = False
             return sum(map(self._message_us, event.messages))
         if isinstance(event, ConnectionAccepted | ConnectionOpened):
-            return self._connection_us(is_quic=turn.is_quic)
+            return self._connection_us(turn)
         if isinstance(event, Started):
-            # A new life: nothing of QUIC is loaded.
-            self._had_quic = False
+            # A new life: nothing is loaded.
+            self._had_quic = self._had_tls = False
             return profile.start_us
+        if isinstance(event, NetworkChanged):
+            return profile.network_us
         if isinstance(event, Ask):
             return profile.asked_us
         if isinstance(event, GenerationChunk):
@@ -180,16 +231,19 @@ class NodePace:
             return cost_us + profile.relayed_us + (profile.session_us if begins else 0.0)
         return cost_us
 
-    def _connection_us(self, *, is_quic: bool) -> float:
-        if not is_quic:
-            return self._profile.handshake_us
-        first_us = 0.0 if self._had_quic else self._profile.quic_first_us
-        self._had_quic = True
-        return self._profile.handshake_us + self._profile.quic_us + first_us
+    def _connection_us(self, turn: Turn) -> float:
+        profile, first_us = self._profile, 0.0
+        if turn.is_tls:
+            first_us = 0.0 if self._had_tls else profile.tls_first_us
+            self._had_tls = True
+        elif turn.is_quic:
+            first_us = profile.quic_us + (0.0 if self._had_quic else profile.quic_first_us)
+            self._had_quic = True
+        return profile.handshake_us + first_us
 
 
-def _whole(cost: Cost) -> Duration:
-    return round(cost.cpu_us + cost.latency_us)
+def _factor(scatter: Scatter | None) -> float:
+    return 1.0 if scatter is None else scatter.factor()
 
 
 class Load(NamedTuple):
@@ -214,22 +268,29 @@ def load_of(pace: Costed, journal: Iterable[tuple[Instant, Value]], *, idle_us: 
     cpu_us, messages = 0.0, 0
     first: Instant | None = None
     last = free_at = 0.0
-    quic: set[ConnectionId] = set()
+    quic, tls = set[ConnectionId](), set[ConnectionId]()
     for at, event in journal:
         if isinstance(event, _EFFECTS):
             if isinstance(event, Connect) and isinstance(event.target, DirectTarget):
                 quic.add(event.connection)
+            elif isinstance(event, Connect) and _is_tls(event.target):
+                tls.add(event.connection)
             continue
         if isinstance(event, ConnectionAccepted) and event.direct:
             quic.add(event.connection)
         first = at if first is None else first
         idle = max(0, round(at - free_at))
-        cost = pace.cost(Turn(event, idle, is_quic=getattr(event, "connection", 0) in quic))
+        connection = getattr(event, "connection", 0)
+        cost = pace.cost(Turn(event, idle, is_quic=connection in quic, is_tls=connection in tls))
         cpu_us += cost.cpu_us
         messages += _messages(event)
         free_at = max(free_at, at) + cost.cpu_us
         last = at
     return Load(cpu_us + idle_us * (last - (first or 0)) / 1e6, messages)
+
+
+def _is_tls(target: Value) -> bool:
+    return isinstance(target, WebSocketUrl) and target.url.startswith("wss:")
 
 
 def _messages(event: Value) -> int:

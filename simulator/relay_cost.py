@@ -23,6 +23,8 @@ SEGMENT_BYTES: Final = 1460
 FRAME_BYTES: Final = 30
 """A WebSocket header of up to 8 bytes (RFC 6455, section 5.2) in a TLS 1.3 record, 22 bytes (RFC 8446, section 5.2)."""
 
+FACTOR_MAX: Final = 1e3
+
 MONTH_SECONDS: Final = 730 * 3600
 GB: Final = 10**9
 GIB: Final = 2**30
@@ -78,6 +80,13 @@ def check_wakes(wakes: Sequence[Wake]) -> None:
         raise ValueError("`wakes` must be in the order of their `idle_us`, each greater than the one before")
 
 
+def check_quantiles(quantiles: Sequence[float], name: str) -> None:
+    """Raise ValueError unless there are none, or at least two, above nought and in their order."""
+    is_wrong = len(quantiles) == 1 or any(not 0 < each <= FACTOR_MAX for each in quantiles)
+    if is_wrong or any(low > high for low, high in pairwise(quantiles)):
+        raise ValueError(f"`{name}` must be two quantiles or more, above 0, none less than the one before")
+
+
 class RelayProfile(Value, forbid_unknown_fields=True):
     """One relay program on one core of one machine."""
 
@@ -111,9 +120,15 @@ class RelayProfile(Value, forbid_unknown_fields=True):
     """From the start of the process until it listens."""
     idle_us: float = 0.0
     """What a second costs in which nothing happens."""
+    spread: tuple[float, ...] = ()
+    """How many times as long as usual a thing takes: quantiles, from the least to the most, evenly spaced."""
+    drift: tuple[float, ...] = ()
+    """The same of a minute to a minute: by how much all things together take longer or shorter than usual."""
 
     def __post_init__(self) -> None:
         check_wakes(self.wakes)
+        check_quantiles(self.spread, "spread")
+        check_quantiles(self.drift, "drift")
 
     def forward_us(self, size_bytes: float, *, alone: bool) -> float:
         """Return the processor time of passing on one message, which may have come by itself."""

@@ -13,7 +13,7 @@ from simulator.clock import TRUE_CLOCK, Clock
 from simulator.engine import Engine
 from simulator.fidelity import Fidelity
 from simulator.happenings import Happenings
-from simulator.host import CoreFactory, Host, Pace, Surroundings
+from simulator.host import CoreFactory, Host, Surroundings
 from simulator.net.connection import Connection, ConnectionFactory
 from simulator.net.link import CABLE, Link
 from simulator.net.machine import Machine
@@ -30,6 +30,7 @@ from simulator.rng import SplitMix64, stream
 from simulator.stun_relay import RelayWithStun
 from simulator.surroundings import NODE_PORT, surroundings_of
 from simulator.trace import Trace
+from simulator.turns import Pace
 from teale_proto.contract import SECOND, Instant, Value
 from teale_proto.inputs import Address, LoadedModelsChanged, NetworkChanged, NodeId, RequestId, Started
 from teale_proto.nat.stun_server import StunServer

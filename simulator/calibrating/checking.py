@@ -8,9 +8,9 @@ from simulator.calibrating.node_trials import RELAYED_MS
 from simulator.calibrating.relay_trials import ALONE_BYTES
 from simulator.calibrating.session import Measured
 from simulator.costs import MachineProfile
-from simulator.host import Turn
 from simulator.pacing import Cost, Costed, NodePace, RelayPace
 from simulator.relay_cost import woken
+from simulator.turns import Turn
 from teale_proto.contract import Value
 from teale_proto.inputs import DataReceived
 from teale_proto.wire.binary import DATA, HEAD_BYTES

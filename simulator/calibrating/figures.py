@@ -1,11 +1,14 @@
 """What was measured: samples by name, one of each a round, and what is made of them."""
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from teale_proto.contract import Value
+
+RATIOS_MIN: Final = 10
+"""Fewer say nothing about how they scatter."""
 
 
 class Figure(Value):
@@ -54,6 +57,18 @@ def figure_of(samples: list[float]) -> Figure:
         return Figure(samples[0], 0.0, 1)
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return Figure(middle, high - low, len(samples))
+
+
+def quantiles_of(ratios: Sequence[float]) -> tuple[float, ...]:
+    """Return how widely ratios to what is usual scatter, as ten even parts; nothing for too few of them.
+
+    One in fifty is left out at each end: that is what happens to a machine now and then, and not how fast it is.
+    """
+    if len(ratios) < RATIOS_MIN:
+        return ()
+    kept = sorted(ratios)[len(ratios) // 50 : len(ratios) - len(ratios) // 50]
+    inner = statistics.quantiles(kept, n=10, method="inclusive")
+    return (kept[0], *inner, kept[-1])
 
 
 class Line(NamedTuple):

@@ -9,8 +9,9 @@ import statistics
 from itertools import pairwise
 from typing import Final
 
-from simulator.calibrating.figures import Line, Samples, line_through
-from simulator.calibrating.measuring import LONG_MS, PAUSES_MS, SHORT_MS, alone
+from simulator.calibrating.figures import Line, Samples, line_through, quantiles_of
+from simulator.calibrating.first_uses import NETWORK, QUIC, TLS
+from simulator.calibrating.measuring import LONG_MS, PAUSES_MS, SHORT_MS, alone, scatter
 from simulator.calibrating.model_trials import FEW_TOKENS, Ask
 from simulator.calibrating.node_trials import LARGE_MODELS, RELAYED_MS
 from simulator.calibrating.relay_trials import ALONE_BYTES, LARGE_BYTES, SESSION_MESSAGES
@@ -77,6 +78,8 @@ def relay_profile(samples: Samples) -> RelayProfile:
         stun_us=busy("relay STUN, µs"),
         start_us=median("relay start, µs"),
         idle_us=median("relay idle, µs/s"),
+        spread=_spread(samples, "relay message"),
+        drift=_drift(samples, "relay message"),
     )
 
 
@@ -95,7 +98,7 @@ def node_profile(samples: Samples) -> NodeProfile:
     greeting = GREETING_INPUTS * fixed + short + (GREETING_INPUTS - 1) * awake
     handshake = max(0.0, median("node handshake, µs") - greeting)
     direct = median("node direct path, µs") if "node direct path, µs" in samples else 0.0
-    first_direct = median("node first direct path, µs") if "node first direct path, µs" in samples else 0.0
+    path_us = max(0.0, direct - handshake)
     served = median("node served, µs") if "node served, µs" in samples else 0.0
     upstream_piece = _piece_us(samples, wakes, "upstream")
     asleep = woken(wakes, LONG_MS * 1000)
@@ -106,10 +109,12 @@ def node_profile(samples: Samples) -> NodeProfile:
         message=message,
         wakes=wakes,
         relayed_us=relayed,
+        network_us=_beyond(samples, NETWORK, 0.0),
+        tls_first_us=_beyond(samples, TLS, handshake),
         handshake_us=handshake,
         session_us=max(0.0, median("node session, µs") - greeting - GREETING_INPUTS * relayed),
-        quic_us=max(0.0, direct - handshake),
-        quic_first_us=max(0.0, first_direct - direct),
+        quic_us=path_us,
+        quic_first_us=_beyond(samples, QUIC, handshake + path_us),
         quic_message_us=_more(samples, "direct told a piece, µs", "node told a piece, µs"),
         quic_piece_us=_more(samples, "direct served a piece, µs", "upstream served a piece, µs"),
         asked_us=max(0.0, median("node asked, µs") - message.us(small) - short),
@@ -120,6 +125,8 @@ def node_profile(samples: Samples) -> NodeProfile:
         upstream_piece_us=upstream_piece,
         start_us=median("node start, µs"),
         idle_us=median("node idle, µs/s"),
+        spread=_spread(samples, "node message"),
+        drift=_drift(samples, "node message"),
     )
 
 
@@ -167,6 +174,22 @@ def _wakes(samples: Samples, name: str, message_us: float) -> tuple[Wake, ...]:
         if not found or idle > found[-1].idle_us:
             found.append(Wake(max(0.0, idle), max(0.0, cpu - message_us), max(0.0, beyond - ours)))
     return tuple(found)
+
+
+def _beyond(samples: Samples, name: str, known_us: float) -> float:
+    """Return how much longer something took than is charged for it anyhow, where it was measured."""
+    return max(0.0, samples.median(name) - known_us) if name in samples else 0.0
+
+
+def _spread(samples: Samples, name: str) -> tuple[float, ...]:
+    """Return how single things of a round deviate from the middle one."""
+    return quantiles_of(samples.of(scatter(name))) if scatter(name) in samples else ()
+
+
+def _drift(samples: Samples, name: str) -> tuple[float, ...]:
+    """Return how rounds deviate from each other."""
+    rounds = [samples.of(alone(name, pause_ms, "latency")) for pause_ms in PAUSES_MS if pause_ms]
+    return quantiles_of([each / statistics.median(taken) for taken in rounds for each in taken])
 
 
 def _more(samples: Samples, name: str, than: str) -> float:

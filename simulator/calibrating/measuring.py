@@ -26,6 +26,8 @@ PAUSES_MS: Final = (0.0, 1.0, 5.0, 20.0, 80.0, 250.0)
 """Between the answer to one message and the next one."""
 SHORT_MS: Final = 1.0
 """The pause in which everything but messages is measured."""
+TOLD_APART: Final = 20
+"""As often must something be done in a round for single ones to be held against the middle one."""
 LONG_MS: Final = 250.0
 """A pause after which a program is as good as asleep."""
 
@@ -91,6 +93,9 @@ class Meter:
         cost = middle(costs) if self._program.cpu.precision is CLOCK else sum(costs) / count
         for what, value in (("cpu", cost), ("idle", middle(periods) - cost), ("latency", middle(taken))):
             self._samples.add(alone(name, pause_ms, what), value)
+        if count >= TOLD_APART and pause_ms:
+            for each in taken:
+                self._samples.add(scatter(name), each / middle(taken))
 
 
 def kept(stack: ExitStack, thing: C) -> C:
@@ -102,6 +107,11 @@ def kept(stack: ExitStack, thing: C) -> C:
 def alone(name: str, pause_ms: float, what: str) -> str:
     """Return the name of the samples of something that was done alone."""
     return f"{name} after {pause_ms:g} ms, {what}, µs"
+
+
+def scatter(name: str) -> str:
+    """Return the name of the samples of how many times as long as usual something took that was done alone."""
+    return f"{name}, times the usual"
 
 
 def middle(values: Sequence[float]) -> float:

@@ -8,13 +8,15 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, Final
+from typing import Final
 
 from simulator.calibrating.api import Api
 from simulator.calibrating.figures import Samples
+from simulator.calibrating.first_uses import first_uses
 from simulator.calibrating.measuring import Meter, Plan, middle
 from simulator.calibrating.model_trials import FEW_TOKENS, UPSTREAM_COST, UPSTREAM_MODEL, USUAL_WORDS, question
 from simulator.calibrating.programs import LOOPBACK, Folders, ModelServer, Node, Relay
+from simulator.lab.certificates import Authority
 
 ALTERNATE: Final = "127.0.0.2"
 """A second address for the STUN server, without which nodes do not know what they are behind."""
@@ -48,8 +50,7 @@ class PathTrials:
 
     def warm_up(self) -> None:
         """Let the resident have its first direct path, which costs more than any later one."""
-        relayed, first = (self._visit(direct=direct) for direct in (False, True))
-        self._samples.add("node first direct path, µs", first - relayed)
+        self._visit(direct=True)
 
     def round(self) -> None:
         """Measure everything once."""
@@ -59,10 +60,10 @@ class PathTrials:
 
     def _visit(self, *, direct: bool, asks: bool = False) -> float:
         """Let a node come and go; return what it costs the resident that it comes."""
-        settings: dict[str, Any] = {"wan_enabled": True, "wan_relay_url": self._relay.url, "wan_direct": direct}
+        settings = {**self._relay.settings, "wan_direct": direct}
         before = self._meter.now_us()
         with (
-            Node(self._folders.new(), journal=self._plan.as_in_lab, **settings) as visitor,
+            Node(self._folders.new(), journal=True, **settings) as visitor,
             closing(Api(visitor)) as api,
         ):
             self._samples.add("node start, µs", visitor.start_us)
@@ -73,6 +74,8 @@ class PathTrials:
             self._samples.add(f"visitor, {what}, µs", visitor.cpu.read_us() - visitor.start_us)
             if asks:
                 self._ask(api, Meter(visitor, self._samples))
+        for what, took in first_uses(visitor.journal).items():
+            self._samples.add(what, took)
         return cost
 
     def _ask(self, api: Api, asking: Meter) -> None:
@@ -99,7 +102,7 @@ def _has_path(api: Api, path: str) -> Callable[[], bool]:
 
 def resident(folders: Folders, relay: Relay, server: ModelServer, *, journal: bool) -> Node:
     """Return a node that visitors look for."""
-    settings: dict[str, Any] = {"wan_enabled": True, "wan_relay_url": relay.url, "wan_direct": True}
+    settings = {**relay.settings, "wan_direct": True}
     node = Node(folders.new(), journal=journal, openai_urls=[server.url], **settings)
     try:
         with closing(Api(node)) as api:
@@ -111,5 +114,6 @@ def resident(folders: Folders, relay: Relay, server: ModelServer, *, journal: bo
 
 
 def relay_for_paths(folders: Folders, address: str | None, *, journal: bool) -> Relay:
-    """Return a relay, with STUN, at an address that nodes believe in, if there is one."""
-    return Relay(folders.new(), journal=journal, host=address or LOOPBACK, alternate=ALTERNATE)
+    """Return a relay, with STUN and a certificate, at an address that nodes believe in, if there is one."""
+    host = address or LOOPBACK
+    return Relay(folders.new(), journal=journal, host=host, alternate=ALTERNATE, authority=Authority(folders.new()))

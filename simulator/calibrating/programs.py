@@ -17,6 +17,7 @@ import msgspec
 
 from simulator.backend import CostModel
 from simulator.calibrating.clocks import ProcessClock
+from simulator.lab.certificates import Authority
 from simulator.lab.programs import environ_of, runtime_of, toml_of
 from teale_proto.inputs import NodeId
 
@@ -37,7 +38,9 @@ class Program:
     """One process of our programs, with its output in a file."""
 
     def __init__(self, module: str, arguments: Sequence[str] = (), *, home: Path, journal: bool) -> None:
-        journaling = ["--journal", str(home / "journal")] if journal else []
+        self.journal: Final = home / "journal"
+        """Where its journal is, if it writes one."""
+        journaling = ["--journal", str(self.journal)] if journal else []
         self.name: Final = module.rpartition(".")[2].removesuffix("_app")
         self.home: Final = home
         self._log = (home / "output.log").open("wb")
@@ -91,15 +94,26 @@ class Program:
 class Relay(Program):
     """A relay on a free port, as people run it but for its limits: it counts, and never says no."""
 
-    def __init__(self, home: Path, *, journal: bool = False, host: str = LOOPBACK, alternate: str = "") -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        journal: bool = False,
+        host: str = LOOPBACK,
+        alternate: str = "",
+        authority: Authority | None = None,
+    ) -> None:
         whose = ("client", "address", "total")
         limits = [f"--{each}-{what}={PLENTY}" for each in whose for what in ("messages", "bytes")]
         alone = [f"--host={host}", "--port=0", "--log-level=error", "--connections-per-address=0"]
         if alternate:
             alone.append(f"--stun-alternate={alternate}")
+        if authority is not None:
+            alone.append(f"--tls-cert={authority.certify('relay', [host])}")
         self.host: Final = host
+        self._authority: Final = authority
         super().__init__("teale_io.relay_app", [*alone, *limits], home=home, journal=journal)
-        found = self._started(lambda: re.search(r"ws://[0-9.]+:(\d+)/ws", self.output))
+        found = self._started(lambda: re.search(r"wss?://[0-9.]+:(\d+)/ws", self.output))
         self.port: Final = int(found[1])
         self.start_us: Final = self.cpu.read_us()
 
@@ -112,8 +126,14 @@ class Relay(Program):
 
     @property
     def url(self) -> str:
-        """Where nodes reach it."""
-        return f"ws://{self.host}:{self.port}/ws"
+        """Where it is reached."""
+        return f"{'ws' if self._authority is None else 'wss'}://{self.host}:{self.port}/ws"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What nodes have to know to use it."""
+        trusted = {} if self._authority is None else {"wan_relay_ca": str(self._authority.ca_file)}
+        return {"wan_enabled": True, "wan_relay_url": self.url, **trusted}
 
 
 class ModelServer(Program):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.calibrating.checking import checks_of
+from simulator.calibrating.first_uses import NETWORK, QUIC, TLS
 from simulator.calibrating.measuring import LONG_MS, alone
 from simulator.calibrating.session import Measured
 from simulator.costs import MachineProfile
@@ -26,6 +27,9 @@ FIGURES: Final = {
     "node.handshake_us": "node handshake, µs",
     "node.session_us": "node session, µs",
     "node.quic_us": "node direct path, µs",
+    "node.quic_first_us": QUIC,
+    "node.tls_first_us": TLS,
+    "node.network_us": NETWORK,
     "node.asked_us": "node asked, µs",
     "node.served_us": "node served, µs",
     "node.piece_us": "node served a piece, µs",

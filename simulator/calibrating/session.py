@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
 from simulator.calibrating import quiet
 from simulator.calibrating.api import Api
@@ -98,7 +98,7 @@ def _trials(
     relay = stack.enter_context(Relay(folders.new(), journal=plan.as_in_lab))
     measured.precision, measured.as_in_lab = relay.cpu.precision, plan.as_in_lab
     samples.add("relay start, µs", relay.start_us)
-    settings = {"lan_enabled": True, "wan_enabled": True, "wan_direct": False, "wan_relay_url": relay.url}
+    settings = {"lan_enabled": True, "wan_direct": False, **relay.settings}
     server = stack.enter_context(ModelServer(folders.new(), UPSTREAM_MODEL, UPSTREAM_COST))
     backends = {"builtin_model": True, "openai_urls": [server.url]}
     node = stack.enter_context(Node(folders.new(), journal=plan.as_in_lab, **backends, **settings))
@@ -118,8 +118,7 @@ def _trials(
         trials.append(models)
     address = own_address()
     beside = stack.enter_context(relay_for_paths(folders, address, journal=plan.as_in_lab))
-    wan: dict[str, Any] = {"wan_enabled": True, "wan_relay_url": beside.url}
-    idle: list[Program] = [beside, stack.enter_context(Node(folders.new(), journal=plan.as_in_lab, **wan))]
+    idle: list[Program] = [beside, stack.enter_context(Node(folders.new(), journal=plan.as_in_lab, **beside.settings))]
     if address is None:
         measured.notes.append("QUIC was not measured: this machine has no address but loopback")
         return trials, None, idle

@@ -11,17 +11,17 @@ import msgspec
 from simulator.backend import ANSWER_MARKER
 from simulator.checkers import Checker, NothingInPlain
 from simulator.clock import Clock
-from simulator.costs import is_described
+from simulator.costs import NodeProfile, is_described
 from simulator.events import Crash as Death
 from simulator.fidelity import Fidelity
 from simulator.gateways import add_gateway
-from simulator.host import Pace
 from simulator.invariants import watch
 from simulator.net.site import Site
 from simulator.net.weather import LINES
-from simulator.pacing import NodePace, RelayPace
+from simulator.pacing import NodePace, RelayPace, Scatter
 from simulator.planted import plant
-from simulator.relay_cost import OURS
+from simulator.relay_cost import OURS, RelayProfile
+from simulator.rng import stream
 from simulator.scenario import Scenario
 from simulator.spec import draws
 from simulator.spec.draws import LAN, PROMPT_MARKER, RELAY_PORT, DrawnMember, DrawnSite, Stay
@@ -31,6 +31,7 @@ from simulator.spec.population import Churn
 from simulator.spec.units import microseconds
 from simulator.spec.world_spec import RelaySpec, StunSpec, WorldSpec, settled
 from simulator.trace import Entry
+from simulator.turns import Pace
 from simulator.world import World
 from teale_proto.contract import Instant
 from teale_proto.effects import ReportFinished
@@ -80,7 +81,7 @@ def _add_relay(world: World, spec: WorldSpec, name: str, relay: RelaySpec) -> No
         config,
         region=relay.region,
         port=RELAY_PORT,
-        pace=_relay_pace(spec, relay),
+        pace=_relay_pace(world, spec, name, relay),
         answers_stun=relay.answers_stun,
     )
     world.start(name, at=0)
@@ -92,11 +93,15 @@ def _add_stun(world: World, number: int, stun: StunSpec) -> None:
     world.start(name, at=0)
 
 
-def _relay_pace(spec: WorldSpec, relay: RelaySpec) -> Pace | None:
+def _relay_pace(world: World, spec: WorldSpec, name: str, relay: RelaySpec) -> Pace | None:
     """Return how long a relay is busy with what comes in; None is no time at all."""
     if spec.costs is not None:
-        return RelayPace(spec.costs.relay)
+        return RelayPace(spec.costs.relay, _scatter(world, name, spec.costs.relay))
     return RelayPace(OURS) if relay.has_cost else None
+
+
+def _scatter(world: World, name: str, profile: RelayProfile | NodeProfile) -> Scatter:
+    return Scatter(stream(world.seed, name, "pace"), spread=profile.spread, drift=profile.drift)
 
 
 def _populate(world: World, spec: WorldSpec) -> None:
@@ -125,7 +130,8 @@ def _add_member(world: World, spec: WorldSpec, member: DrawnMember, site: Site) 
     cost = population.inference
     pace: Pace | None = None
     if spec.costs is not None:
-        pace = NodePace(spec.costs.node, has_upstream=is_described(cost))
+        scatter = _scatter(world, name, spec.costs.node)
+        pace = NodePace(spec.costs.node, scatter, has_upstream=is_described(cost))
         cost = spec.costs.inference_of(cost)
     clock = Clock(member.clock_ppm)
     world.add_node(name, config, site=site, cable=LAN, models=models, cost=cost, clock=clock, pace=pace)

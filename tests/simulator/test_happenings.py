@@ -9,6 +9,7 @@ from simulator.net.link import Link
 from simulator.net.nat import NatKind
 from simulator.net.network import RECORD_TTL, NetworkError
 from simulator.net.regions import Regions
+from simulator.turns import Busy
 from teale_proto.contract import MILLISECOND, SECOND, Instant, Value
 from teale_proto.effects import Advertise, CloseConnection, Connect, SendData, SendDatagram, WebSocketUrl
 from teale_proto.inputs import (
@@ -303,7 +304,7 @@ class Alarm(Diary):
 
 def test_a_slow_host_is_woken_late_and_once() -> None:
     town, alarm = City(), Alarm(10 * MILLISECOND)
-    host = town.world.add_host("alarm", lambda rng, now: alarm, pace=lambda _: 30 * MILLISECOND)
+    host = town.world.add_host("alarm", lambda rng, now: alarm, pace=lambda _: Busy(30 * MILLISECOND))
     host.start()
     town.run(200 * MILLISECOND)
     assert [at for at, event in alarm.heard if event is WAKE] == [40_000, 80_000, 120_000, 160_000, 200_000]

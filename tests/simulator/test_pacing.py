@@ -4,9 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from simulator.costs import NodeProfile
-from simulator.host import Turn
-from simulator.pacing import NodePace, RelayPace, load_of
+from simulator.pacing import NodePace, RelayPace, Scatter, load_of
 from simulator.relay_cost import OURS, Wake, Work, woken
+from simulator.rng import stream
+from simulator.turns import Turn
 from teale_proto.contract import MILLISECOND, SECOND, Value
 from teale_proto.effects import Connect, DirectTarget, SendText
 from teale_proto.inputs import (
@@ -21,6 +22,7 @@ from teale_proto.inputs import (
     GenerationFinished,
     LoadedModelsChanged,
     MessagesReceived,
+    NetworkChanged,
     NodeId,
     PingReceived,
     RequestId,
@@ -75,16 +77,16 @@ def test_pauses_must_be_in_order() -> None:
 def test_a_relay_without_wakes_is_as_slow_after_any_pause() -> None:
     pace = RelayPace(OURS)
     data = DataReceived(3, bytes(300))
-    assert pace(turn(data)) == pace(turn(data, SECOND)) == round(OURS.forward_us(300, alone=True))
-    assert pace(turn(PingReceived(3), SECOND)) == OURS.ping_us
-    assert pace(turn(ConnectionAccepted(2, HERE, HERE))) == OURS.registration_us
-    assert pace(turn(WAKE, SECOND)) == 0
+    assert pace(turn(data)) == pace(turn(data, SECOND)) == (35, round(OURS.forward_us(300, alone=False)))
+    assert pace(turn(PingReceived(3), SECOND)) == (0, OURS.ping_us)
+    assert pace(turn(ConnectionAccepted(2, HERE, HERE))) == (OURS.registration_us, 0)
+    assert pace(turn(WAKE, SECOND)) == (0, 0)
 
 
 def test_a_relay_that_has_slept_is_slower_and_waits_to_be_let_run() -> None:
     pace = RelayPace(RELAY)
-    assert pace.cost(turn(DataReceived(3, b"\1" * 1000), 1100)) == pytest.approx((3 + 150, 30))
-    assert pace(turn(DataReceived(3, b"\1" * 1000), 1100)) == 183
+    assert pace.cost(turn(DataReceived(3, b"\1" * 1000), 1100)) == pytest.approx((3 + 150, 30, 150))
+    assert pace(turn(DataReceived(3, b"\1" * 1000), 1100)) == (180, 3)
     assert pace.cost(turn(WAKE, 11_100)).cpu_us == 350
     assert pace.cost(turn(DatagramReceived(HERE, HERE, b""), 1100)).cpu_us == 130 - 50 + 150
     assert pace.cost(turn(PingReceived(3), 1100)).cpu_us == 60 - 50 + 150
@@ -132,6 +134,53 @@ def test_the_first_direct_path_of_each_life_costs_more() -> None:
     assert pace.cost(turn(ConnectionAccepted(2, HERE, HERE, direct=True), is_quic=True)).cpu_us == 1500 + 8000
     assert pace.cost(turn(Started(None))).cpu_us == 600_000
     assert pace.cost(turn(ConnectionOpened(1), is_quic=True)).cpu_us == 1500 + 8000 + 30_000
+
+
+def test_the_first_connection_to_a_relay_of_each_life_takes_longer() -> None:
+    pace = NodePace(replace(NODE, tls_first_us=50_000.0, network_us=4000.0))
+    opened = Turn(ConnectionOpened(1), 0, is_quic=False, is_tls=True)
+    assert [pace(opened) for _ in range(2)] == [(51_500, 0), (1500, 0)]
+    assert pace(turn(NetworkChanged((), ()))) == (4000, 0)
+    assert pace(turn(Started(None))) == (600_000, 0)
+    assert pace(opened) == (51_500, 0)
+
+
+def test_messages_are_heard_before_they_have_cost_what_they_cost() -> None:
+    pace = NodePace(NODE)
+    assert pace(turn(DataReceived(1, b"\0" * 500), 1100)) == (150 + 30, 31)
+
+
+def scattered(name: str, *, spread: tuple[float, ...] = (), drift: tuple[float, ...] = ()) -> list[float]:
+    scatter = Scatter(stream(1, name, "pace"), spread=spread, drift=drift)
+    return [scatter.factor() for _ in range(1000)]
+
+
+def test_what_things_take_scatters_as_it_was_measured() -> None:
+    factors = sorted(scattered("a", spread=(0.5, 1.0, 3.0)))
+    assert factors[0] == pytest.approx(0.5, abs=0.01)
+    assert factors[499] == pytest.approx(1.0, abs=0.15)
+    assert factors[749] == pytest.approx(2.0, abs=0.3)
+    assert factors[-1] == pytest.approx(3.0, abs=0.02)
+
+
+def test_how_a_host_is_on_the_whole_is_drawn_once() -> None:
+    forms = {host: set(scattered(host, drift=(0.8, 1.2))) for host in "abc"}
+    assert all(len(form) == 1 for form in forms.values())
+    assert len(set.union(*forms.values())) == 3
+    assert set(scattered("a")) == {1.0}
+
+
+def test_all_of_a_turn_scatters() -> None:
+    pace = NodePace(NODE, Scatter(stream(1, "a", "pace"), spread=(2.0, 2.0), drift=()))
+    assert pace(turn(DataReceived(1, b"\0" * 500), 1100)) == (2 * (150 + 30), 62)
+
+
+@pytest.mark.parametrize("wrong", [(1.0,), (2.0, 1.0), (0.0, 1.0), (1.0, 1e9)])
+def test_quantiles_must_be_some(wrong: tuple[float, ...]) -> None:
+    for name in ("spread", "drift"):
+        for profile in (OURS, NODE):
+            with pytest.raises(ValueError, match=f"`{name}` must be two quantiles or more"):
+                replace(profile, **{name: wrong}).__post_init__()
 
 
 def test_over_quic_messages_and_the_pieces_that_follow_them_cost_more() -> None:

@@ -1,5 +1,6 @@
 """Samples as a session gives them, made from known costs instead of programs."""
 
+from simulator.calibrating.first_uses import NETWORK, QUIC, TLS
 from simulator.calibrating.measuring import PAUSES_MS, alone
 from simulator.calibrating.model_trials import Ask
 from simulator.calibrating.session import Measured
@@ -43,7 +44,9 @@ WITH_MODEL = {
 }
 WITH_PATHS = {
     "node direct path, µs": 12_000.0,
-    "node first direct path, µs": 40_000.0,
+    NETWORK: 3000.0,
+    TLS: 30_000.0,
+    QUIC: 40_000.0,
     "direct told a piece, µs": 720.0,
     "direct served a piece, µs": 750.0,
 }

@@ -3,12 +3,13 @@
 import pytest
 
 from simulator.calibrating.checking import checks_of
+from simulator.calibrating.first_uses import NETWORK, QUIC, TLS
 from simulator.calibrating.fitting import fitted
-from simulator.calibrating.measuring import PAUSES_MS
-from simulator.host import Turn
+from simulator.calibrating.measuring import PAUSES_MS, scatter
 from simulator.pacing import NodePace, RelayPace
 from simulator.relay_cost import OURS
-from teale_proto.inputs import ConnectionAccepted, DataReceived, PingReceived
+from simulator.turns import Turn
+from teale_proto.inputs import ConnectionAccepted, ConnectionOpened, DataReceived, PingReceived
 from teale_proto.wire.binary import DATA
 from tests.simulator.calibrating.measured import FIXED, PAUSES_CPU, PLAIN, TOKEN, WITH_MODEL, WITH_PATHS, session
 
@@ -54,7 +55,27 @@ def test_a_first_direct_path_of_a_node_costs_more_than_the_second() -> None:
     opened = Turn(ConnectionAccepted(2, None, None, direct=True), 0, is_quic=True)  # type: ignore[arg-type]
     first, second = (pace.cost(opened).cpu_us for _ in range(2))
     assert second == pytest.approx(WITH_PATHS["node direct path, µs"])
-    assert first == pytest.approx(WITH_PATHS["node first direct path, µs"])
+    assert first == pytest.approx(WITH_PATHS[QUIC])
+
+
+def test_what_a_process_does_for_the_first_time_takes_as_long_as_it_did() -> None:
+    pace = NodePace(PROFILE.node)
+    opened = Turn(ConnectionOpened(1), 0, is_quic=False, is_tls=True)
+    first, second = (pace.cost(opened).busy().before for _ in range(2))
+    assert first == pytest.approx(WITH_PATHS[TLS])
+    assert second == pytest.approx(PROFILE.node.handshake_us, abs=1)
+    assert PROFILE.node.network_us == WITH_PATHS[NETWORK]
+
+
+def test_how_things_scatter_is_told_within_rounds_and_between_them() -> None:
+    measured = session()
+    for number in range(50):
+        measured.samples.add(scatter("node message"), 0.5 + number / 50)
+    node = fitted(measured, machine="").node
+    assert node.spread == pytest.approx([0.5 + tenth / 10 for tenth in range(11)], abs=0.05)
+    # All rounds are alike.
+    assert node.drift == (1.0,) * 11
+    assert PROFILE.node.spread == ()
 
 
 def test_a_message_over_quic_costs_more_for_whom_it_reaches_and_for_whom_it_leaves() -> None:
