@@ -1,55 +1,21 @@
-"""Routers of the kernel's own, by the kind of NAT that they are: rules for nftables."""
+"""Routers of the kernel's own, by the kind of NAT that they are: those of labs, in the networks of these tests."""
 
-_FORWARDING = """
-table ip router {
-    map inside { type inet_service : ipv4_addr; flags dynamic,timeout; timeout 5m; size 4096; }
-    set spoken { type inet_service . ipv4_addr; flags dynamic,timeout; timeout 5m; size 4096; }
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        BLOCK
-        iifname "INSIDE" oifname "OUTSIDE" udp sport != 0 update @inside { udp sport : ip saddr }
-        iifname "INSIDE" oifname "OUTSIDE" udp sport != 0 update @spoken { udp sport . ip daddr }
-        iifname "INSIDE" accept
-        ct state established,related accept
-        ct status dnat accept
-        UNSOLICITED
-    }
-    chain input {
-        type filter hook input priority 0;
-        iifname "OUTSIDE" ct state new drop
-    }
-    chain prerouting {
-        type nat hook prerouting priority -100;
-        DNAT
-    }
-    chain postrouting {
-        type nat hook postrouting priority 100;
-        SNAT
-    }
-}
-"""
-_TO_WHOEVER_SENT = 'iifname "OUTSIDE" {condition} dnat to udp dport map @inside'
-KINDS = {
-    "public": {"UNSOLICITED": "accept"},
-    "firewall": {},
-    "eim-eif": {
-        "SNAT": 'oifname "OUTSIDE" masquerade',
-        "DNAT": _TO_WHOEVER_SENT.format(condition="meta l4proto udp"),
-    },
-    "eim-adf": {
-        "SNAT": 'oifname "OUTSIDE" masquerade',
-        "DNAT": _TO_WHOEVER_SENT.format(condition="udp dport . ip saddr @spoken"),
-    },
-    "eim-apdf": {"SNAT": 'oifname "OUTSIDE" masquerade'},
-    "apdm-apdf": {"SNAT": 'oifname "OUTSIDE" masquerade fully-random'},
-    "udp-blocked": {"SNAT": 'oifname "OUTSIDE" masquerade', "BLOCK": "meta l4proto udp drop"},
-}
-"""What stands at the places of the rules; without SNAT it translates nothing."""
+from typing import Final
+
+from simulator.lab.routers import parameters_of, rules_of
+from simulator.net.nat import NatKind
+from simulator.rng import SplitMix64
+from simulator.spec.access import NAT_KINDS
+from tests.e2e.namespaces import Lan
+from tests.e2e.test_port_mapping import run
+
+KINDS: Final = {**NAT_KINDS, "udp-blocked": NatKind(udp_blocked=True)}
 
 
-def rules_of(kind: str, *, inside: str, outside: str) -> str:
-    """Return the rules of a router of one kind between two interfaces."""
-    rules = _FORWARDING
-    for place in ("BLOCK", "UNSOLICITED", "DNAT", "SNAT"):
-        rules = rules.replace(place, KINDS[kind].get(place, ""))
-    return rules.replace("INSIDE", inside).replace("OUTSIDE", outside)
+def become_router(lan: Lan, machine: str, kind: str, *, outside: str) -> None:
+    """Make a machine, which has the interfaces `lan` and `wan`, a router of one kind with this address outside."""
+    nat = KINDS[kind]
+    settings = [f"net.{path.replace('/', '.')}={value}" for path, value in parameters_of(nat).items()]
+    # What is unknown here, such as the filter of bridges where none is loaded, does no harm.
+    run(lan, machine, "sysctl", "-eqw", *settings)
+    run(lan, machine, "nft", "-f", "-", text=rules_of(nat, outside=outside, rng=SplitMix64(1)))

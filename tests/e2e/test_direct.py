@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.harness import QUESTION, SENTENCE, TINY, Node, Stage, environ_of, eventually, write_config
 from tests.e2e.namespaces import Lan
-from tests.e2e.routers import rules_of
+from tests.e2e.routers import become_router
 from tests.e2e.taps import Proxy
 from tests.e2e.test_port_mapping import name, run
 from tests.e2e.test_stun_interop import relay
@@ -49,25 +49,33 @@ def internet(nats: dict[str, str]) -> Iterator[Lan]:
     with Lan("relay", *homes.values(), *nats) as lan:
         outside = {"relay": RELAY, **{homes.get(machine, machine): HOMES[machine] for machine in nats}}
         for machine, address in outside.items():
-            run(lan, machine, "ip", "addr", "flush", "dev", "lan")
-            run(lan, machine, "ip", "addr", "add", f"{address}/24", "dev", "lan")
-            run(lan, machine, "ip", "route", "replace", "default", "dev", "lan")
+            interface = "lan" if machine not in homes.values() else _as_wan(lan, machine)
+            run(lan, machine, "ip", "addr", "flush", "dev", interface)
+            run(lan, machine, "ip", "addr", "add", f"{address}/24", "dev", interface)
+            run(lan, machine, "ip", "route", "replace", "default", "dev", interface)
         run(lan, "relay", "ip", "addr", "add", f"{ALTERNATE}/24", "dev", "lan")
         for machine, home in homes.items():
-            _move_in(lan, machine, home, nats[machine])
+            _move_in(lan, machine, home)
+            become_router(lan, home, nats[machine], outside=outside[home])
         yield lan
 
 
-def _move_in(lan: Lan, machine: str, home: str, kind: str) -> None:
+def _as_wan(lan: Lan, home: str) -> str:
+    """Call a router's way to the internet as routers do; returns the name."""
+    run(lan, home, "ip", "link", "set", "lan", "down")
+    run(lan, home, "ip", "link", "set", "lan", "name", "wan")
+    run(lan, home, "ip", "link", "set", "wan", "up")
+    return "wan"
+
+
+def _move_in(lan: Lan, machine: str, home: str) -> None:
     """Put a machine behind its router."""
     run(lan, machine, "ip", "link", "set", "lan", "down")
-    run(lan, home, "ip", "link", "add", "inside", "type", "veth", "peer", "home", "netns", name(lan, machine))
-    for where, interface, address in ((home, "inside", ROUTER), (machine, "home", INSIDE)):
+    run(lan, home, "ip", "link", "add", "lan", "type", "veth", "peer", "home", "netns", name(lan, machine))
+    for where, interface, address in ((home, "lan", ROUTER), (machine, "home", INSIDE)):
         run(lan, where, "ip", "addr", "add", f"{address}/24", "dev", interface)
         run(lan, where, "ip", "link", "set", interface, "up")
     run(lan, machine, "ip", "route", "replace", "default", "via", ROUTER)
-    run(lan, home, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    run(lan, home, "nft", "-f", "-", text=rules_of(kind, inside="inside", outside="lan"))
 
 
 @contextmanager

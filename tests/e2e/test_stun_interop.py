@@ -24,7 +24,7 @@ from teale_proto.inputs import Address
 from teale_proto.nat.kinds import Filtering
 from tests.e2e.harness import SAFETY_SECONDS
 from tests.e2e.namespaces import Lan
-from tests.e2e.routers import rules_of
+from tests.e2e.routers import become_router
 from tests.e2e.test_port_mapping import GATEWAY, WAN, home, name, run
 
 __all__ = ["home"]
@@ -154,8 +154,7 @@ def behind(kind: str) -> Iterator[Lan]:
         run(lan, "relay", "ip", "link", "set", "lan", "down")
         run(lan, "relay", "ip", "route", "add", "10.77.0.0/24", "via", ROUTER_OUTSIDE)
         run(lan, "client", "ip", "route", "replace", "default", "via", "10.77.0.1")
-        run(lan, "router", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        run(lan, "router", "nft", "-f", "-", text=rules_of(kind, inside="lan", outside="wan"))
+        become_router(lan, "router", kind, outside=ROUTER_OUTSIDE)
         yield lan
 
 
