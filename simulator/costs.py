@@ -32,7 +32,7 @@ class NodeProfile(Value, forbid_unknown_fields=True):
     relayed_us: float = 0.0
     """What a message costs more that comes through a relay."""
     network_us: float = 0.0
-    """How long a node needs, busy or not, to look at the network that it is in."""
+    """How long a new process needs, busy or not, before it can ask about the network that it is in."""
     tls_first_us: float = 0.0
     """How much longer, busy or not, a process's first connection to a relay over TLS takes than its round trips and
     `handshake_us`: for it, programs and certificates are loaded."""

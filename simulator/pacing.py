@@ -59,6 +59,11 @@ class Cost(NamedTuple):
     """How much of the processor time is spent before the core has the input: on waking, and on handshakes, of which it
     hears when they are done."""
 
+    @property
+    def us(self) -> float:
+        """How long it takes in all."""
+        return self.cpu_us + self.latency_us
+
     def busy(self, factor: float = 1.0) -> Busy:
         """Return how long that keeps a host busy on which everything takes `factor` times as long."""
         early_us = self.early_us + self.latency_us

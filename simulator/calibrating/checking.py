@@ -59,8 +59,8 @@ def _round_trip_us(profile: MachineProfile, idle_us: float) -> float:
     there = _cost(relay, _message(ALONE_BYTES), idle_us)
     answered = _cost(node, _message(BEAT_BYTES), idle_us)
     # When the answer comes back the relay has slept for as long as the node needed.
-    back = _cost(relay, _message(BEAT_BYTES), sum(answered))
-    return sum(there) + sum(answered) + sum(back)
+    back = _cost(relay, _message(BEAT_BYTES), answered.us)
+    return there.us + answered.us + back.us
 
 
 def _cost(pace: Costed, event: Value, idle_us: float) -> Cost:

@@ -1,7 +1,7 @@
 """How long a process needs for what it does for the first time, from the journal of one that has just been started.
 
-There is no distance between the programs that are measured, so all of the time between asking for a connection and
-having it is theirs, at both ends.
+There is no distance between the programs that are measured, so all of the time between asking for something and having
+it is theirs, at both ends.
 """
 
 from pathlib import Path
@@ -10,12 +10,13 @@ from typing import Final
 from simulator.journals import read
 from simulator.trace import Entry
 from teale_proto.contract import Instant
-from teale_proto.effects import Connect, DirectTarget, WebSocketUrl
-from teale_proto.inputs import ConnectionId, ConnectionOpened, NetworkChanged, Started
+from teale_proto.effects import Connect, DirectTarget, PeerState, ReportPeer, WebSocketUrl
+from teale_proto.effects import Path as Way
+from teale_proto.inputs import ConnectionId, ConnectionOpened, DatagramReceived, NodeId, Started
 
-NETWORK: Final = "node looks at its network, µs"
+NETWORK: Final = "node start to first answer by STUN, µs"
 TLS: Final = "node first TLS connection, µs"
-QUIC: Final = "node first QUIC connection, µs"
+QUIC: Final = "node first direct path from its dialling on, µs"
 
 
 def first_uses(journal: Path) -> dict[str, float]:
@@ -31,19 +32,25 @@ class _Noting:
     def __init__(self) -> None:
         self.found: Final[dict[str, float]] = {}
         self._started: Instant = 0
-        self._asked: Final[dict[ConnectionId, tuple[str, Instant]]] = {}
+        self._relay: Final[dict[ConnectionId, Instant]] = {}
+        self._peers: Final[dict[NodeId, Instant]] = {}
 
     def note(self, entry: Entry) -> None:
         value = entry.value
         if isinstance(value, Started):
             self._started = entry.at
-        elif isinstance(value, NetworkChanged):
+        elif isinstance(value, DatagramReceived):
             self.found.setdefault(NETWORK, entry.at - self._started)
         elif isinstance(value, Connect):
             if isinstance(value.target, DirectTarget):
-                self._asked[value.connection] = (QUIC, entry.at)
+                self._peers[value.target.node] = entry.at
             elif isinstance(value.target, WebSocketUrl) and value.target.url.startswith("wss:"):
-                self._asked[value.connection] = (TLS, entry.at)
-        elif isinstance(value, ConnectionOpened) and value.connection in self._asked:
-            what, at = self._asked[value.connection]
-            self.found.setdefault(what, entry.at - at)
+                self._relay[value.connection] = entry.at
+        elif isinstance(value, ConnectionOpened) and value.connection in self._relay:
+            self.found.setdefault(TLS, entry.at - self._relay[value.connection])
+        elif isinstance(value, ReportPeer) and value.node in self._peers and _has_direct_path(value):
+            self.found.setdefault(QUIC, entry.at - self._peers[value.node])
+
+
+def _has_direct_path(report: ReportPeer) -> bool:
+    return report.state is PeerState.CONNECTED and report.path is Way.DIRECT

@@ -99,6 +99,10 @@ def node_profile(samples: Samples) -> NodeProfile:
     handshake = max(0.0, median("node handshake, µs") - greeting)
     direct = median("node direct path, µs") if "node direct path, µs" in samples else 0.0
     path_us = max(0.0, direct - handshake)
+    quic_message = _more(samples, "direct told a piece, µs", "node told a piece, µs")
+    # What is charged besides, on the way from dialling to having the path: three messages, each of which wakes one.
+    soon = woken(wakes, SHORT_MS * 1000)
+    turn = soon.cpu_us + soon.latency_us + message.us(small)
     served = median("node served, µs") if "node served, µs" in samples else 0.0
     upstream_piece = _piece_us(samples, wakes, "upstream")
     asleep = woken(wakes, LONG_MS * 1000)
@@ -109,13 +113,13 @@ def node_profile(samples: Samples) -> NodeProfile:
         message=message,
         wakes=wakes,
         relayed_us=relayed,
-        network_us=_beyond(samples, NETWORK, 0.0),
+        network_us=_beyond(samples, NETWORK, turn + median("relay STUN, µs")),
         tls_first_us=_beyond(samples, TLS, handshake),
         handshake_us=handshake,
         session_us=max(0.0, median("node session, µs") - greeting - GREETING_INPUTS * relayed),
         quic_us=path_us,
-        quic_first_us=_beyond(samples, QUIC, handshake + path_us),
-        quic_message_us=_more(samples, "direct told a piece, µs", "node told a piece, µs"),
+        quic_first_us=_beyond(samples, QUIC, handshake + path_us + 3 * (turn + quic_message)),
+        quic_message_us=quic_message,
         quic_piece_us=_more(samples, "direct served a piece, µs", "upstream served a piece, µs"),
         asked_us=max(0.0, median("node asked, µs") - message.us(small) - short),
         served_us=max(0.0, served - message.us(small) - long) if served else 0.0,

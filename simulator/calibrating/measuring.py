@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     """Whether the programs write journals and have neighbours, as those of a lab do."""
 
 
-THOROUGH: Final = Plan(6, dict(zip(PAUSES_MS, (400, 150, 50, 25, 7, 4), strict=True)), 16, 30, 40, 3)
+THOROUGH: Final = Plan(5, dict(zip(PAUSES_MS, (400, 150, 50, 25, 7, 4), strict=True)), 16, 30, 40, 3)
 QUICK: Final = Plan(2, dict(zip(PAUSES_MS, (200, 80, 20, 9, 5, 3), strict=True)), 4, 10, 20, 1)
 
 

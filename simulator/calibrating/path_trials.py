@@ -1,5 +1,8 @@
 """What a direct path costs: a node that comes, finds one, and goes, beside one that is content with the relay.
 
+And how long two nodes need for one of which both have just been started: what a process does for the first time takes
+longer, and in most worlds every direct path is somebody's first.
+
 QUIC between two nodes goes over a real address of this machine, since nodes do not believe in loopback addresses of
 each other. Where there is none, this is left out.
 """
@@ -7,7 +10,7 @@ each other. Where there is none, this is left out.
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Final
 
 from simulator.calibrating.api import Api
@@ -40,9 +43,15 @@ def own_address() -> str | None:
 class PathTrials:
     """A resident node with a model, its relay, and visitors."""
 
-    def __init__(self, resident: Node, relay: Relay, folders: Folders, plan: Plan, samples: Samples) -> None:
-        self._resident: Final = resident
+    def __init__(
+        self, stack: ExitStack, relay: Relay, server: ModelServer, folders: Folders, plan: Plan, samples: Samples
+    ) -> None:
+        """Start a resident at `relay`, with the models of `server`, for as long as the stack."""
+        self._server: Final = server
         self._relay: Final = relay
+        self._meeting: Final = stack.enter_context(relay_for_paths(folders, relay.host, journal=plan.as_in_lab))
+        """Where there is nobody but two who meet."""
+        resident = stack.enter_context(resident_of(relay, folders, server, journal=plan.as_in_lab))
         self._folders: Final = folders
         self._plan: Final = plan
         self._samples: Final = samples
@@ -57,13 +66,14 @@ class PathTrials:
         add = self._samples.add
         relayed, direct = (self._visit(direct=direct, asks=direct) for direct in (False, True))
         add("node direct path, µs", direct - relayed)
+        self._meet()
 
     def _visit(self, *, direct: bool, asks: bool = False) -> float:
         """Let a node come and go; return what it costs the resident that it comes."""
         settings = {**self._relay.settings, "wan_direct": direct}
         before = self._meter.now_us()
         with (
-            Node(self._folders.new(), journal=True, **settings) as visitor,
+            Node(self._folders.new(), journal=self._plan.as_in_lab, **settings) as visitor,
             closing(Api(visitor)) as api,
         ):
             self._samples.add("node start, µs", visitor.start_us)
@@ -74,9 +84,20 @@ class PathTrials:
             self._samples.add(f"visitor, {what}, µs", visitor.cpu.read_us() - visitor.start_us)
             if asks:
                 self._ask(api, Meter(visitor, self._samples))
-        for what, took in first_uses(visitor.journal).items():
-            self._samples.add(what, took)
         return cost
+
+    def _meet(self) -> None:
+        """Let two new nodes find a direct path, and take from their journals how long it took."""
+        settings = {**self._meeting.settings, "wan_direct": True}
+        with (
+            resident_of(self._meeting, self._folders, self._server, journal=True) as one,
+            Node(self._folders.new(), journal=True, **settings) as other,
+            closing(Api(other)) as api,
+        ):
+            other.wait_for("path to the other node", _has_path(api, "direct"))
+        for node in (one, other):
+            for what, took in first_uses(node.journal).items():
+                self._samples.add(what, took)
 
     def _ask(self, api: Api, asking: Meter) -> None:
         """Measure what pieces of answers cost both sides, over a direct path."""
@@ -100,8 +121,8 @@ def _has_path(api: Api, path: str) -> Callable[[], bool]:
     return look
 
 
-def resident(folders: Folders, relay: Relay, server: ModelServer, *, journal: bool) -> Node:
-    """Return a node that visitors look for."""
+def resident_of(relay: Relay, folders: Folders, server: ModelServer, *, journal: bool) -> Node:
+    """Return a node that others look for, since it has a model."""
     settings = {**relay.settings, "wan_direct": True}
     node = Node(folders.new(), journal=journal, openai_urls=[server.url], **settings)
     try:

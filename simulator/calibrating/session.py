@@ -13,7 +13,7 @@ from simulator.calibrating.figures import Samples
 from simulator.calibrating.measuring import Plan
 from simulator.calibrating.model_trials import UPSTREAM_COST, UPSTREAM_MODEL, Ask, ModelTrials, UpstreamTrials
 from simulator.calibrating.node_trials import NodeTrials
-from simulator.calibrating.path_trials import PathTrials, own_address, relay_for_paths, resident
+from simulator.calibrating.path_trials import PathTrials, own_address, relay_for_paths
 from simulator.calibrating.programs import CalibrationError, Folders, ModelServer, Node, Program, Relay
 from simulator.calibrating.relay_trials import RelayTrials
 from simulator.lab.plan import TINY
@@ -122,8 +122,7 @@ def _trials(
     if address is None:
         measured.notes.append("QUIC was not measured: this machine has no address but loopback")
         return trials, None, idle
-    at_home = stack.enter_context(resident(folders, beside, server, journal=plan.as_in_lab))
-    return trials, PathTrials(at_home, beside, folders, plan, samples), idle
+    return trials, PathTrials(stack, beside, server, folders, plan, samples), idle
 
 
 def _round(trials: list[_Trials], idle: list[Program], samples: Samples) -> None:

@@ -5,9 +5,9 @@ import pytest
 from simulator.calibrating.checking import checks_of
 from simulator.calibrating.first_uses import NETWORK, QUIC, TLS
 from simulator.calibrating.fitting import fitted
-from simulator.calibrating.measuring import PAUSES_MS, scatter
+from simulator.calibrating.measuring import PAUSES_MS, SHORT_MS, scatter
 from simulator.pacing import NodePace, RelayPace
-from simulator.relay_cost import OURS
+from simulator.relay_cost import OURS, woken
 from simulator.turns import Turn
 from teale_proto.inputs import ConnectionAccepted, ConnectionOpened, DataReceived, PingReceived
 from teale_proto.wire.binary import DATA
@@ -55,7 +55,8 @@ def test_a_first_direct_path_of_a_node_costs_more_than_the_second() -> None:
     opened = Turn(ConnectionAccepted(2, None, None, direct=True), 0, is_quic=True)  # type: ignore[arg-type]
     first, second = (pace.cost(opened).cpu_us for _ in range(2))
     assert second == pytest.approx(WITH_PATHS["node direct path, µs"])
-    assert first == pytest.approx(WITH_PATHS[QUIC])
+    messages = 3 * (PROFILE.node.quic_message_us + _turn_us())
+    assert first == pytest.approx(WITH_PATHS[QUIC] - messages)
 
 
 def test_what_a_process_does_for_the_first_time_takes_as_long_as_it_did() -> None:
@@ -64,7 +65,13 @@ def test_what_a_process_does_for_the_first_time_takes_as_long_as_it_did() -> Non
     first, second = (pace.cost(opened).busy().before for _ in range(2))
     assert first == pytest.approx(WITH_PATHS[TLS])
     assert second == pytest.approx(PROFILE.node.handshake_us, abs=1)
-    assert PROFILE.node.network_us == WITH_PATHS[NETWORK]
+    assert PROFILE.node.network_us == pytest.approx(WITH_PATHS[NETWORK] - _turn_us() - PLAIN["relay STUN, µs"])
+
+
+def _turn_us() -> float:
+    """Return how long a small message takes after a short pause."""
+    wake = woken(PROFILE.node.wakes, SHORT_MS * 1000)
+    return wake.cpu_us + wake.latency_us + PLAIN["node bulk, µs"]
 
 
 def test_how_things_scatter_is_told_within_rounds_and_between_them() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from simulator.calibrating.checking import checks_of
+from simulator.calibrating.first_uses import NETWORK, QUIC, TLS
 from simulator.calibrating.fitting import fitted
 from simulator.calibrating.measuring import PAUSES_MS, Plan, new_identity
 from simulator.calibrating.programs import CalibrationError, Folders, Node, Relay
@@ -42,6 +43,8 @@ def test_a_session_measures_real_programs_and_makes_a_profile_that_can_be_read(
     assert measured.rounds == 1
     assert measured.samples.median("relay message after 1 ms, cpu, µs") > 0
     assert measured.samples.median("node handshake, µs") > measured.samples.median("node bulk, µs")
+    for first_use in (NETWORK, TLS, QUIC):
+        assert all(took > 0 for took in measured.samples.of(first_use))
     has_model = importlib.util.find_spec("llama_cpp") is not None
     assert bool(measured.asked) is has_model
     profile = fitted(measured, machine=machine_of(measured))
