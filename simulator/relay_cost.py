@@ -102,7 +102,7 @@ class RelayProfile(Value, forbid_unknown_fields=True):
     notice: Work
     """Sending one connection a message that is made once for all, such as a broadcast; by bytes."""
     registration_us: float
-    """From TCP's handshake to `registerAck`, without TLS."""
+    """From TCP's handshake to `registerAck`, TLS's included where the relay that was measured has a certificate."""
     ping_us: float
     connection_kib: float
     """Resident memory of the process for a registered connection."""

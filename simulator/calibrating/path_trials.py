@@ -19,7 +19,6 @@ from simulator.calibrating.first_uses import first_uses
 from simulator.calibrating.measuring import Meter, Plan, middle
 from simulator.calibrating.model_trials import FEW_TOKENS, UPSTREAM_COST, UPSTREAM_MODEL, USUAL_WORDS, question
 from simulator.calibrating.programs import LOOPBACK, Folders, ModelServer, Node, Relay
-from simulator.lab.certificates import Authority
 
 ALTERNATE: Final = "127.0.0.2"
 """A second address for the STUN server, without which nodes do not know what they are behind."""
@@ -135,6 +134,5 @@ def resident_of(relay: Relay, folders: Folders, server: ModelServer, *, journal:
 
 
 def relay_for_paths(folders: Folders, address: str | None, *, journal: bool) -> Relay:
-    """Return a relay, with STUN and a certificate, at an address that nodes believe in, if there is one."""
-    host = address or LOOPBACK
-    return Relay(folders.new(), journal=journal, host=host, alternate=ALTERNATE, authority=Authority(folders.new()))
+    """Return a relay, with STUN, at an address that nodes believe in, if there is one."""
+    return Relay(folders.new(), journal=journal, host=address or LOOPBACK, alternate=ALTERNATE)

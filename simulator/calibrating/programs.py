@@ -92,28 +92,24 @@ class Program:
 
 
 class Relay(Program):
-    """A relay on a free port, as people run it but for its limits: it counts, and never says no."""
+    """A relay on a free port, as people run it but for its limits: it counts, and never says no.
 
-    def __init__(
-        self,
-        home: Path,
-        *,
-        journal: bool = False,
-        host: str = LOOPBACK,
-        alternate: str = "",
-        authority: Authority | None = None,
-    ) -> None:
+    It has a certificate, as those that are reached over the internet do.
+    """
+
+    def __init__(self, home: Path, *, journal: bool = False, host: str = LOOPBACK, alternate: str = "") -> None:
         whose = ("client", "address", "total")
         limits = [f"--{each}-{what}={PLENTY}" for each in whose for what in ("messages", "bytes")]
-        alone = [f"--host={host}", "--port=0", "--log-level=error", "--connections-per-address=0"]
+        authority = Authority(home)
+        certified = f"--tls-cert={authority.certify('relay', [host])}"
+        alone = [f"--host={host}", "--port=0", certified, "--log-level=error", "--connections-per-address=0"]
         if alternate:
             alone.append(f"--stun-alternate={alternate}")
-        if authority is not None:
-            alone.append(f"--tls-cert={authority.certify('relay', [host])}")
         self.host: Final = host
-        self._authority: Final = authority
+        self.ca_file: Final = authority.ca_file
+        """What its clients are to trust."""
         super().__init__("teale_io.relay_app", [*alone, *limits], home=home, journal=journal)
-        found = self._started(lambda: re.search(r"wss?://[0-9.]+:(\d+)/ws", self.output))
+        found = self._started(lambda: re.search(r"wss://[0-9.]+:(\d+)/ws", self.output))
         self.port: Final = int(found[1])
         self.start_us: Final = self.cpu.read_us()
 
@@ -127,13 +123,12 @@ class Relay(Program):
     @property
     def url(self) -> str:
         """Where it is reached."""
-        return f"{'ws' if self._authority is None else 'wss'}://{self.host}:{self.port}/ws"
+        return f"wss://{self.host}:{self.port}/ws"
 
     @property
     def settings(self) -> dict[str, Any]:
         """What nodes have to know to use it."""
-        trusted = {} if self._authority is None else {"wan_relay_ca": str(self._authority.ca_file)}
-        return {"wan_enabled": True, "wan_relay_url": self.url, **trusted}
+        return {"wan_enabled": True, "wan_relay_url": self.url, "wan_relay_ca": str(self.ca_file)}
 
 
 class ModelServer(Program):

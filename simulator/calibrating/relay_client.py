@@ -1,6 +1,7 @@
 """A node's side of a relay on a blocking socket: it registers with proof of a key, opens sessions and sends data."""
 
 import socket
+import ssl
 from collections import deque
 from typing import Any, Final
 
@@ -46,8 +47,10 @@ class RelayClient:
         self._got: deque[bytes] = deque()
         self._pongs = 0
         self._websocket: Final = ClientProtocol(parse_uri(f"{relay.url}?node={identity.node_id}"), max_size=None)
-        self.socket: Final = socket.create_connection((LOOPBACK, relay.port), ANSWER_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain = socket.create_connection((LOOPBACK, relay.port), ANSWER_SECONDS)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        trust = ssl.create_default_context(cafile=str(relay.ca_file))
+        self.socket: Final = trust.wrap_socket(plain, server_hostname=relay.host)
         try:
             self._upgrade()
             self._register()
