@@ -3,11 +3,11 @@
 import http.client
 import re
 import socket
-import time
 from typing import Any, Final
 
 import msgspec
 
+from simulator.calibrating.clocks import Wait
 from simulator.calibrating.programs import LOOPBACK, CalibrationError, Node
 from teale_proto.contract import Value
 
@@ -49,7 +49,7 @@ class Api:
     def ask(self, body: dict[str, Any]) -> Answer:
         """Ask for a streamed answer; raises CalibrationError where there is none."""
         encoded = msgspec.json.encode(body)
-        began = time.perf_counter()
+        wait = Wait()
         self._connection.request("POST", CHAT, encoded, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         if response.status != http.HTTPStatus.OK:
@@ -57,7 +57,7 @@ class Api:
         pieces = []
         while line := response.readline():
             if _TOKEN.search(line):
-                pieces.append(time.perf_counter() - began)
+                pieces.append(wait.seconds())
         if not pieces:
             raise CalibrationError("the node's answer is empty")
         return Answer(tuple(pieces))

@@ -1,4 +1,4 @@
-"""The processor time of another process: all its threads, those that have ended included.
+"""The processor time of another process (all its threads, those that have ended included), and waiting for one.
 
 Linux has a clock for each process, whose number follows from the process id (`clock_getcpuclockid` in its C library),
 and which counts nanoseconds. Elsewhere, and where it is forbidden, there is `/proc/PID/stat`, which counts ticks of
@@ -48,3 +48,23 @@ class ProcessClock:
         # The name of the program, in brackets, may hold anything.
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * TICKS.step_us
+
+
+class Wait:
+    """How long somebody is waited for, from now on.
+
+    What this thread spends on asking, and on understanding the beginning of the answer, is left out: it finds its own
+    caches empty after a pause, too.
+    """
+
+    def __init__(self) -> None:
+        self._own: float | None = None
+        self._used: Final = time.thread_time()
+        self._began: Final = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return how long it has been; to be called for the first time when the answer begins."""
+        passed = time.perf_counter() - self._began
+        if self._own is None:
+            self._own = time.thread_time() - self._used
+        return passed - self._own

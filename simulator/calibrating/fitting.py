@@ -165,14 +165,14 @@ def inference_profile(samples: Samples, node: NodeProfile, asked: list[Ask]) -> 
 def _wakes(samples: Samples, name: str, message_us: float) -> tuple[Wake, ...]:
     """Return what waking costs after each pause, where a message in bulk costs so much.
 
-    Of the latency, the bytes' way and the program's work are taken away, and once what it takes to wake us, who have
-    slept for a moment only; that is half of what is left where the program has slept as shortly.
+    Of the latency, the program's work is taken away, and once what it takes to wake us, who have slept for a moment
+    only; that is half of what is left where the program has slept as shortly.
     """
     found: list[Wake] = []
     ours = 0.0
     for pause_ms in PAUSES_MS:
         cpu, idle, latency = (samples.median(alone(name, pause_ms, what)) for what in ("cpu", "idle", "latency"))
-        beyond = latency - samples.median("loopback, µs") - cpu
+        beyond = latency - cpu
         if pause_ms == 0:
             ours = beyond / 2
         if not found or idle > found[-1].idle_us:

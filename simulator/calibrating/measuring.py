@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from os import urandom
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from simulator.calibrating.clocks import CLOCK
+from simulator.calibrating.clocks import CLOCK, Wait
 from simulator.calibrating.figures import Samples
 from simulator.calibrating.programs import Program
 from teale_proto.secure.identity import Identity
@@ -82,9 +82,9 @@ class Meter:
         """Do something that is answered several times; keep what each costs, takes, and finds the program idle for."""
         taken, costs, periods = [], [], []
         for _ in range(count):
-            before, sent = self._program.cpu.read_us(), time.perf_counter()
+            before, sent, wait = self._program.cpu.read_us(), time.perf_counter(), Wait()
             do()
-            taken.append((time.perf_counter() - sent) * 1e6)
+            taken.append(wait.seconds() * 1e6)
             if pause_ms:
                 time.sleep(pause_ms / 1000)
             periods.append((time.perf_counter() - sent) * 1e6)

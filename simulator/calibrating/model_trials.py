@@ -15,6 +15,7 @@ import msgspec
 
 from simulator.backend import CostModel, unread_tokens
 from simulator.calibrating.api import Api
+from simulator.calibrating.clocks import Wait
 from simulator.calibrating.figures import Samples
 from simulator.calibrating.measuring import LONG_MS, Meter, Plan, kept, middle, new_identity
 from simulator.calibrating.peer import Lan, Peer
@@ -65,13 +66,13 @@ class Asker:
         encoded = msgspec.json.encode(body)
         unread, self._before = unread_tokens(encoded, self._before), encoded
         self._count += 1
-        began = time.perf_counter()
+        wait = Wait()
         self._peer.say(InferenceRequest(f"calibration-{self._count}", msgspec.Raw(encoded), True))
         pieces = []
         while not isinstance(message := self._peer.hear(), InferenceComplete | InferenceError):
             # The last piece says why the answer ended, and nothing else.
             if isinstance(message, InferenceChunk) and _HAS_WORDS.search(bytes(message.chunk)):
-                pieces.append(time.perf_counter() - began)
+                pieces.append(wait.seconds())
         if isinstance(message, InferenceError) or not pieces:
             reason = message.error_message if isinstance(message, InferenceError) else "it is empty"
             raise CalibrationError(f"the node gave no answer: {reason}")

@@ -66,7 +66,6 @@ class RelayTrials:
     def round(self) -> None:
         """Measure everything once."""
         add, meter, plan = self._samples.add, self._meter, self._plan
-        add("loopback, µs", _loopback_us(200))
         for pause_ms, count in plan.alone.items():
             meter.alone("relay message", self._pass_one, pause_ms=pause_ms, count=count)
         for size in BULK_BYTES:
@@ -147,18 +146,3 @@ class RelayTrials:
 def _session_id() -> str:
     """Return an id in the form that nodes use."""
     return urandom(16).hex()
-
-
-def _loopback_us(count: int) -> float:
-    """Return what bytes need from one socket to another when nobody has to be woken for them."""
-    with socket.create_server((LOOPBACK, 0)) as listener, socket.create_connection(listener.getsockname()) as near:
-        far, _ = listener.accept()
-        with far:
-            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            taken = []
-            for _ in range(count):
-                began = time.perf_counter()
-                near.sendall(bytes(ALONE_BYTES))
-                far.recv(4096)
-                taken.append(time.perf_counter() - began)
-    return middle(taken) * 1e6

@@ -7,10 +7,8 @@ from simulator.calibrating.session import Measured
 
 ROUNDS = 3
 PAUSES_CPU = dict(zip(PAUSES_MS, (40.0, 100.0, 140.0, 300.0, 340.0, 360.0), strict=True))
-LOOPBACK = 2.0
 
 PLAIN = {
-    "loopback, µs": LOOPBACK,
     "relay bulk of 300 B, µs": 4.0,
     "relay bulk of 16384 B, µs": 24.0,
     "relay ping, µs": 150.0,

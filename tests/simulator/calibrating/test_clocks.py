@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from simulator.calibrating.clocks import CLOCK, TICKS, ProcessClock
+from simulator.calibrating.clocks import CLOCK, TICKS, ProcessClock, Wait
 
 WORKS = """
 import sys, threading, time
@@ -57,3 +58,21 @@ def test_a_process_that_is_gone_has_no_clock() -> None:
         clock.precision = precision
         with pytest.raises(OSError, match=r".*"):
             clock.read_us()
+
+
+def spin(seconds: float) -> None:
+    """Use the processor for so long."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def test_what_the_asker_does_until_the_answer_begins_is_no_waiting() -> None:
+    began = time.perf_counter()
+    wait = Wait()
+    spin(0.05)
+    first = wait.seconds()
+    assert first <= time.perf_counter() - began - 0.05
+    # Later on, others go on while it reads, so that nothing is left out.
+    spin(0.05)
+    assert wait.seconds() - first >= 0.05
