@@ -39,10 +39,10 @@ GEOSTATIONARY: Final = _line(300, 20, 0.005, down_mbit=25, up_mbit=3)
 
 FIBRE: Final = _line(3, 1, 0.0, down_mbit=1000, up_mbit=200)
 DSL: Final = _line(10, 2, 0.0005, down_mbit=50, up_mbit=10)
-FLAT_9: Final = _line(9, 2, 0.0, down_mbit=100, up_mbit=100)
-"""Two of them in one region are 20 ms from each other, one way."""
-FLAT_39: Final = _line(39, 4, 0.0, down_mbit=100, up_mbit=100)
-"""Two of them in one region are 80 ms from each other, one way."""
+FLAT_9: Final = _line(9, 1, 0.0, down_mbit=100, up_mbit=100)
+"""Two of them in one region are 20 ms from each other, one way, and always nearly so."""
+FLAT_39: Final = _line(39, 1, 0.0, down_mbit=100, up_mbit=100)
+"""Two of them in one region are 80 ms from each other, one way, and always nearly so."""
 DATA_CENTRE: Final = Link(
     latency=MILLISECOND, uplink_bytes_per_second=1000 * _MBIT, downlink_bytes_per_second=1000 * _MBIT
 )
