@@ -71,7 +71,7 @@ def _documented(message: type[Message], kind: str) -> str:
     if message in get_args(Signal):
         return f'`signal` {{`"{kind}"`: …}}'
     # The codec has no other use for telling this to anybody.
-    name = RELAY_CODEC._documented_names[message]  # type: ignore[index]  # noqa: SLF001
+    name = RELAY_CODEC._documented_names[message]  # type: ignore[index]  # noqa: SLF001 - see above
     return code(name) if name != kind else ""
 
 

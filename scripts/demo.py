@@ -310,7 +310,7 @@ def wait_for(what: str, is_so: Callable[[], bool]) -> None:
         while not is_so():
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{what}: nothing after {DEADLINE_SECONDS:.0f} s")
-            time.sleep(0.05)
+            time.sleep(0.05)  # and looks again
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from simulator.backend import CostModel
-from simulator.relay_cost import RelayProfile, Wake, Work, check_quantiles, check_wakes
+from simulator.relay_cost import ProgramProfile, RelayProfile, Work
 from simulator.spec.units import Chance, Positive, Seconds, Several
 from teale_proto.contract import Value
 
@@ -22,13 +22,11 @@ def is_described(cost: CostModel) -> bool:
     return cost != CostModel()
 
 
-class NodeProfile(Value, forbid_unknown_fields=True):
+class NodeProfile(ProgramProfile, forbid_unknown_fields=True):
     """One node on one core of one machine. Microseconds of processor time, on a node that is busy anyway."""
 
     message: Work
     """A message of another node over a stream, with whatever is answered; by bytes."""
-    wakes: tuple[Wake, ...] = ()
-    """What being woken for something costs besides, by how long the node slept before."""
     relayed_us: float = 0.0
     """What a message costs more that comes through a relay."""
     network_us: float = 0.0
@@ -61,19 +59,6 @@ class NodeProfile(Value, forbid_unknown_fields=True):
     """`served_us` with such a model."""
     upstream_piece_us: float = 0.0
     """`piece_us` with such a model."""
-    start_us: float = 0.0
-    """From the start of the process until its API is up."""
-    idle_us: float = 0.0
-    """What a second costs in which nothing happens."""
-    spread: tuple[float, ...] = ()
-    """How many times as long as usual a thing takes: quantiles, from the least to the most, evenly spaced."""
-    drift: tuple[float, ...] = ()
-    """The same of a minute to a minute: by how much all things together take longer or shorter than usual."""
-
-    def __post_init__(self) -> None:
-        check_wakes(self.wakes)
-        check_quantiles(self.spread, "spread")
-        check_quantiles(self.drift, "drift")
 
 
 class InferenceProfile(Value, forbid_unknown_fields=True):

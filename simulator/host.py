@@ -347,17 +347,16 @@ class Host:
         """Serve an input, of a connection or not, at once or after those that wait."""
         if end is not None and end.id < 0:
             self._upnp_client.hear(end, event)
-        elif not self._waits():
+        elif self._line is None or not self._waits(self._line):
             self._serve(end, event)
         elif self._core is not None:
             self._wait(end, event)
 
-    def _waits(self) -> bool:
-        """Return whether what comes in is to wait for its turn."""
-        line = self._line
-        if line is not None and line.pace is None and line.is_idle:
-            self._line = line = None
-        return line is not None
+    def _waits(self, line: Line) -> bool:
+        """Return whether what comes in is to wait in line for its turn; a line that has come to its end is given up."""
+        if line.pace is None and line.is_idle:
+            self._line = None
+        return self._line is not None
 
     def _wait(self, end: EndOfConnection | None, event: Value) -> None:
         assert self._line is not None, "who does not take time serves at once"
@@ -403,8 +402,7 @@ class Host:
         if self._line is not None:
             for effect in effects:
                 self._record(effect)
-            if not self._line.hold(effects):
-                self.perform(effects)
+            self._line.take(effects)
         else:
             for effect in effects:
                 self._record(effect)
@@ -593,7 +591,7 @@ class Host:
         self._armed_at = NEVER
         if core.deadline > self._now():
             self._arm()
-        elif not self._waits():
+        elif self._line is None or not self._waits(self._line):
             self._serve(None, WAKE)
             self._let_time_go_on(core)
         else:

@@ -237,14 +237,14 @@ class NodePace:
         return cost_us
 
     def _connection_us(self, turn: Turn) -> float:
-        profile, first_us = self._profile, 0.0
+        profile, more_us = self._profile, 0.0
         if turn.is_tls:
-            first_us = 0.0 if self._had_tls else profile.tls_first_us
+            more_us = 0.0 if self._had_tls else profile.tls_first_us
             self._had_tls = True
         elif turn.is_quic:
-            first_us = profile.quic_us + (0.0 if self._had_quic else profile.quic_first_us)
+            more_us = profile.quic_us + (0.0 if self._had_quic else profile.quic_first_us)
             self._had_quic = True
-        return profile.handshake_us + first_us
+        return profile.handshake_us + more_us
 
 
 def _factor(scatter: Scatter | None) -> float:
@@ -278,7 +278,7 @@ def load_of(pace: Costed, journal: Iterable[tuple[Instant, Value]], *, idle_us: 
         if isinstance(event, _EFFECTS):
             if isinstance(event, Connect) and isinstance(event.target, DirectTarget):
                 quic.add(event.connection)
-            elif isinstance(event, Connect) and _is_tls(event.target):
+            elif isinstance(event, Connect) and is_over_tls(event.target):
                 tls.add(event.connection)
             continue
         if isinstance(event, ConnectionAccepted) and event.direct:
@@ -294,7 +294,8 @@ def load_of(pace: Costed, journal: Iterable[tuple[Instant, Value]], *, idle_us: 
     return Load(cpu_us + idle_us * (last - (first or 0)) / 1e6, messages)
 
 
-def _is_tls(target: Value) -> bool:
+def is_over_tls(target: Value) -> bool:
+    """Return whether a connection to there is one over TLS."""
     return isinstance(target, WebSocketUrl) and target.url.startswith("wss:")
 
 

@@ -24,6 +24,7 @@ FRAME_BYTES: Final = 30
 """A WebSocket header of up to 8 bytes (RFC 6455, section 5.2) in a TLS 1.3 record, 22 bytes (RFC 8446, section 5.2)."""
 
 FACTOR_MAX: Final = 1e3
+"""Nothing takes as many times as long as usual: a quantile above is a mistake."""
 
 MONTH_SECONDS: Final = 730 * 3600
 GB: Final = 10**9
@@ -87,8 +88,28 @@ def check_quantiles(quantiles: Sequence[float], name: str) -> None:
         raise ValueError(f"`{name}` must be two quantiles or more, above 0, none less than the one before")
 
 
-class RelayProfile(Value, forbid_unknown_fields=True):
-    """One relay program on one core of one machine."""
+class ProgramProfile(Value, forbid_unknown_fields=True, kw_only=True):
+    """What any program on one core of one machine has."""
+
+    wakes: tuple[Wake, ...] = ()
+    """What being woken for something costs besides, by how long the program slept before."""
+    start_us: float = 0.0
+    """From the start of the process until it can be reached: a relay listens, a node's API is up."""
+    idle_us: float = 0.0
+    """What a second costs in which nothing happens."""
+    spread: tuple[float, ...] = ()
+    """How many times as long as usual a thing takes: quantiles, from the least to the most, evenly spaced."""
+    drift: tuple[float, ...] = ()
+    """The same of a minute to a minute: by how much all things together take longer or shorter than usual."""
+
+    def __post_init__(self) -> None:
+        check_wakes(self.wakes)
+        check_quantiles(self.spread, "spread")
+        check_quantiles(self.drift, "drift")
+
+
+class RelayProfile(ProgramProfile, forbid_unknown_fields=True):
+    """One relay program on one core of one machine; where there are no `wakes`, it is `wake_us` whenever."""
 
     name: str
     source: str
@@ -110,25 +131,10 @@ class RelayProfile(Value, forbid_unknown_fields=True):
     """What the kernel and TLS keep for it: not measured, an allowance."""
     base_mib: float
     """Resident memory of the process without connections."""
-    wakes: tuple[Wake, ...] = ()
-    """What being woken costs, by how long the relay slept before; where there are none, `wake_us` whenever."""
     control_us: float = 0.0
     """What a message in JSON, such as `relayOpen`, costs more than one that is passed on; `wakes` apart."""
     stun_us: float = 0.0
     """Answering one STUN request, on a busy relay."""
-    start_us: float = 0.0
-    """From the start of the process until it listens."""
-    idle_us: float = 0.0
-    """What a second costs in which nothing happens."""
-    spread: tuple[float, ...] = ()
-    """How many times as long as usual a thing takes: quantiles, from the least to the most, evenly spaced."""
-    drift: tuple[float, ...] = ()
-    """The same of a minute to a minute: by how much all things together take longer or shorter than usual."""
-
-    def __post_init__(self) -> None:
-        check_wakes(self.wakes)
-        check_quantiles(self.spread, "spread")
-        check_quantiles(self.drift, "drift")
 
     def forward_us(self, size_bytes: float, *, alone: bool) -> float:
         """Return the processor time of passing on one message, which may have come by itself."""

@@ -46,7 +46,7 @@ class Driver(Protocol):
     """The host, as its line knows it."""
 
     def serve(self, by: Any, event: Value) -> None:
-        """Give the core an input whose turn has come; what it answers goes to `Line.hold`."""
+        """Give the core an input whose turn has come; what it answers goes to `Line.take`."""
 
     def perform(self, effects: Iterable[Value]) -> None:
         """Perform what the core answered."""
@@ -85,17 +85,17 @@ class Line:
         self._waiting.append((by, event))
         self._engine.call_at(begins, self._next, self._life, busy.after)
 
-    def hold(self, effects: Iterable[Value]) -> bool:
-        """Keep what the core answered until the turn is over; False where that is now."""
-        self.finish()
-        if not self._after or not effects:
-            return False
-        self._held = effects
-        self._done_at = self._engine.now + self._after
-        self._engine.call_at(self._done_at, self._over, self._life)
-        return True
+    def take(self, effects: Iterable[Value]) -> None:
+        """Have done what the core answered when the turn is over, which may be now."""
+        self._finish()
+        if not self._after:
+            self._driver.perform(effects)
+        elif effects:
+            self._held = effects
+            self._done_at = self._engine.now + self._after
+            self._engine.call_at(self._done_at, self._over, self._life)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Have done what is held: before anything else is begun."""
         held, self._held = self._held, ()
         self._driver.perform(held)
@@ -111,7 +111,7 @@ class Line:
         if life != self._life:
             return
         # A turn may begin at the instant at which the one before is over.
-        self.finish()
+        self._finish()
         by, event = self._waiting.popleft()
         self._after = after
         self._driver.serve(by, event)
@@ -119,4 +119,4 @@ class Line:
 
     def _over(self, life: int) -> None:
         if life == self._life and self._engine.now >= self._done_at:
-            self.finish()
+            self._finish()

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from simulator.journals import read
+from simulator.pacing import is_over_tls
 from simulator.trace import Entry
 from teale_proto.contract import Instant
-from teale_proto.effects import Connect, DirectTarget, PeerState, ReportPeer, WebSocketUrl
+from teale_proto.effects import Connect, DirectTarget, PeerState, ReportPeer
 from teale_proto.effects import Path as Way
 from teale_proto.inputs import ConnectionId, ConnectionOpened, DatagramReceived, NodeId, Started
 
@@ -44,7 +45,7 @@ class _Noting:
         elif isinstance(value, Connect):
             if isinstance(value.target, DirectTarget):
                 self._peers[value.target.node] = entry.at
-            elif isinstance(value.target, WebSocketUrl) and value.target.url.startswith("wss:"):
+            elif is_over_tls(value.target):
                 self._relay[value.connection] = entry.at
         elif isinstance(value, ConnectionOpened) and value.connection in self._relay:
             self.found.setdefault(TLS, entry.at - self._relay[value.connection])

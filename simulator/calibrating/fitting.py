@@ -27,6 +27,8 @@ CONTROL_BYTES: Final = 250
 """Of `relayOpen` and its like."""
 SEAL_BYTES: Final = 21
 """What encryption and framing add to a message between nodes."""
+PATH_MESSAGES: Final = 3
+"""Between dialling and having a path, each of which wakes somebody; they are charged as messages."""
 GREETING_INPUTS: Final = 4
 """What a conversation that begins and ends costs in messages: two of the handshake, the greeting, the end."""
 KNOWN_TOKENS: Final = 8
@@ -100,7 +102,6 @@ def node_profile(samples: Samples) -> NodeProfile:
     direct = median("node direct path, µs") if "node direct path, µs" in samples else 0.0
     path_us = max(0.0, direct - handshake)
     quic_message = _more(samples, "direct told a piece, µs", "node told a piece, µs")
-    # What is charged besides, on the way from dialling to having the path: three messages, each of which wakes one.
     soon = woken(wakes, SHORT_MS * 1000)
     turn = soon.cpu_us + soon.latency_us + message.us(small)
     served = median("node served, µs") if "node served, µs" in samples else 0.0
@@ -118,7 +119,7 @@ def node_profile(samples: Samples) -> NodeProfile:
         handshake_us=handshake,
         session_us=max(0.0, median("node session, µs") - greeting - GREETING_INPUTS * relayed),
         quic_us=path_us,
-        quic_first_us=_beyond(samples, QUIC, handshake + path_us + 3 * (turn + quic_message)),
+        quic_first_us=_beyond(samples, QUIC, handshake + path_us + PATH_MESSAGES * (turn + quic_message)),
         quic_message_us=quic_message,
         quic_piece_us=_more(samples, "direct served a piece, µs", "upstream served a piece, µs"),
         asked_us=max(0.0, median("node asked, µs") - message.us(small) - short),

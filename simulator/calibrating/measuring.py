@@ -91,11 +91,12 @@ class Meter:
             costs.append(self._program.cpu.read_us() - before)
         # The middle one, where single ones can be told apart: now and then a program does something of its own.
         cost = middle(costs) if self._program.cpu.precision is CLOCK else sum(costs) / count
-        for what, value in (("cpu", cost), ("idle", middle(periods) - cost), ("latency", middle(taken))):
+        usual = middle(taken)
+        for what, value in (("cpu", cost), ("idle", middle(periods) - cost), ("latency", usual)):
             self._samples.add(alone(name, pause_ms, what), value)
         if count >= TOLD_APART and pause_ms:
             for each in taken:
-                self._samples.add(scatter(name), each / middle(taken))
+                self._samples.add(scatter(name), each / usual)
 
 
 def kept(stack: ExitStack, thing: C) -> C:

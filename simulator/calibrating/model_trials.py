@@ -31,6 +31,7 @@ USUAL_WORDS: Final = 6
 TOKENS_MAX: Final = 48
 FEW_TOKENS: Final = 1
 PAUSE_SECONDS: Final = LONG_MS / 1000
+"""Before each question, so that every one finds the node asleep."""
 
 UPSTREAM_MODEL: Final = "calibration-upstream"
 UPSTREAM_COST: Final = CostModel(1e6, 200.0, jitter=0.0, tokens_min=12, tokens_max=12)

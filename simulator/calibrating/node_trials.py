@@ -34,6 +34,7 @@ ASKED_MS: Final = 5.0
 FEW_PIECES: Final = 1
 MANY_PIECES: Final = 9
 SETTLES_SECONDS: Final = 0.1
+"""What a node does about those who have just gone is to be charged to nothing else."""
 
 
 class NodeTrials:

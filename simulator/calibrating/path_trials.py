@@ -25,6 +25,7 @@ ALTERNATE: Final = "127.0.0.2"
 SETTLES_SECONDS: Final = 0.25
 """After which a new path has been taken into use."""
 ASKED_PAUSE_SECONDS: Final = 0.02
+"""After each answer, so that all that belongs to it has been done when processor times are read."""
 _ANYWHERE: Final = ("192.0.2.1", 9)
 
 

@@ -73,7 +73,7 @@ class Program:
                 raise CalibrationError(f"{self.name} ended with exit code {self._process.returncode}: {last[:300]}")
             if time.monotonic() > give_up_at:
                 raise CalibrationError(f"{self.name}: no {what} after {READY_SECONDS:g} s")
-            time.sleep(0.01)
+            time.sleep(0.01)  # and looks again
         return found
 
     def end(self) -> None:

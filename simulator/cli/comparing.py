@@ -201,7 +201,7 @@ def _run_lab(loaded: Scenario, seed: int, folder: Path, scratch: Path) -> None:
     words = [*LAB, str(scenario), "--seed", str(seed), "--trace", "--out", str(folder)]
     with busy(f"the lab, seed {seed}"):
         # Ctrl-C reaches it too, and it takes down what it has built: it is waited for.
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603 - our own
         try:
             _, said = process.communicate()
         except KeyboardInterrupt:

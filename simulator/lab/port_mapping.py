@@ -97,4 +97,4 @@ class PortMapper:
                 return
             if time.monotonic() > gives_up_at:
                 raise LabError(f"{PROGRAM} does not start: {said.strip() or 'it says nothing'}")
-            time.sleep(0.005)
+            time.sleep(0.005)  # and looks again

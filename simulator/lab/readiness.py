@@ -19,7 +19,7 @@ def wait_for_link(namespace: Namespace, interface: str) -> None:
     while not namespace.is_running(interface):
         if time.monotonic() > gives_up_at:
             raise LabError(f"an interface between routers does not come up within {_READY_SECONDS:g} s")
-        time.sleep(0.002)
+        time.sleep(0.002)  # and looks again
 
 
 def wait_for_echo(address: str) -> None:

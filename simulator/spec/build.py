@@ -11,7 +11,7 @@ import msgspec
 from simulator.backend import ANSWER_MARKER
 from simulator.checkers import Checker, NothingInPlain
 from simulator.clock import Clock
-from simulator.costs import NodeProfile, is_described
+from simulator.costs import is_described
 from simulator.events import Crash as Death
 from simulator.fidelity import Fidelity
 from simulator.gateways import add_gateway
@@ -20,7 +20,7 @@ from simulator.net.site import Site
 from simulator.net.weather import LINES
 from simulator.pacing import NodePace, RelayPace, Scatter
 from simulator.planted import plant
-from simulator.relay_cost import OURS, RelayProfile
+from simulator.relay_cost import OURS, ProgramProfile
 from simulator.rng import stream
 from simulator.scenario import Scenario
 from simulator.spec import draws
@@ -100,7 +100,7 @@ def _relay_pace(world: World, spec: WorldSpec, name: str, relay: RelaySpec) -> P
     return RelayPace(OURS) if relay.has_cost else None
 
 
-def _scatter(world: World, name: str, profile: RelayProfile | NodeProfile) -> Scatter:
+def _scatter(world: World, name: str, profile: ProgramProfile) -> Scatter:
     return Scatter(stream(world.seed, name, "pace"), spread=profile.spread, drift=profile.drift)
 
 
