@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,11 +25,11 @@ from tests.e2e.harness import SAFETY_SECONDS
 from tests.e2e.namespaces import Lan
 from tests.e2e.routers import become_router
 from tests.e2e.test_port_mapping import GATEWAY, WAN, home, name, run
+from tests.loopback import FIRST_HOST, SECOND_HOST, four_endpoints
 
 __all__ = ["home"]
 
 RELAY = "from teale_io.relay_app import main; main()"
-FIRST, SECOND_HOST = "127.0.0.1", "127.0.0.2"
 
 
 @contextmanager
@@ -60,8 +59,8 @@ def output_of(*command: str) -> str:
 
 def test_coturns_client_reads_our_answer() -> None:
     with relay("--port", "0") as port:
-        said = output_of("turnutils_stunclient", "-p", str(port), FIRST)
-    assert f"UDP reflexive addr: {FIRST}:" in said
+        said = output_of("turnutils_stunclient", "-p", str(port), FIRST_HOST)
+    assert f"UDP reflexive addr: {FIRST_HOST}:" in said
 
 
 @pytest.mark.parametrize(
@@ -74,16 +73,16 @@ def test_coturns_client_comes_to_an_end_when_it_wants_answers_at_other_ports(
 ) -> None:
     """It sends RESPONSE-PORT, and waits for ever for an answer, or a refusal, at that port."""
     with relay("--port", "0", *options) as port:
-        said = output_of("turnutils_stunclient", "-f", "-p", str(port), FIRST)
-    assert f"UDP reflexive addr: {FIRST}:" in said
+        said = output_of("turnutils_stunclient", "-f", "-p", str(port), FIRST_HOST)
+    assert f"UDP reflexive addr: {FIRST_HOST}:" in said
     assert ending in said
 
 
 @pytest.mark.parametrize("padding", [(), ("-P",)], ids=["plain", "padded"])
 def test_coturns_discovery_of_mapping_and_filtering_works_with_us(padding: tuple[str, ...]) -> None:
     with relay("--port", "0", "--stun-alternate", SECOND_HOST) as port:
-        said = output_of("turnutils_natdiscovery", "-m", "-f", *padding, "-p", str(port), FIRST)
-    assert f"Response origin: : {FIRST}:{port}" in said
+        said = output_of("turnutils_natdiscovery", "-m", "-f", *padding, "-p", str(port), FIRST_HOST)
+    assert f"Response origin: : {FIRST_HOST}:{port}" in said
     assert f"Other addr: : {SECOND_HOST}:{port + 1}" in said
     assert "Endpoint Independent Mapping" in said
     assert "Endpoint Independent Filtering" in said
@@ -91,7 +90,7 @@ def test_coturns_discovery_of_mapping_and_filtering_works_with_us(padding: tuple
 
 def test_the_client_of_rfc_3489_finds_no_nat_with_us() -> None:
     with relay("--port", "0", "--stun-alternate", SECOND_HOST) as port:
-        said = output_of("stun", f"{FIRST}:{port}", "-v")
+        said = output_of("stun", f"{FIRST_HOST}:{port}", "-v")
     assert "Primary: Open" in said
 
 
@@ -103,12 +102,11 @@ def coturn(folder: Path) -> Iterator[Server]:
     """Run coturn's server as a STUN server with two addresses and two ports."""
     if shutil.which("turnserver") is None:
         pytest.skip("needs turnserver")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind((FIRST, 0))
-        port: int = free.getsockname()[1]
+    with four_endpoints() as free:
+        port, alternate, *_ = (sock.getsockname()[1] for sock in free)
     words = (
-        *("turnserver", "-n", "--stun-only", "-L", FIRST, "-L", SECOND_HOST, "--no-tls", "--no-dtls", "--no-cli"),
-        *("-p", str(port), "--alt-listening-port", str(port - 1), "--log-file", "stdout"),
+        *("turnserver", "-n", "--stun-only", "-L", FIRST_HOST, "-L", SECOND_HOST, "--no-tls", "--no-dtls", "--no-cli"),
+        *("-p", str(port), "--alt-listening-port", str(alternate), "--log-file", "stdout"),
         *("--pidfile", str(folder / "pid"), "--db", str(folder / "db")),
     )
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -119,7 +117,7 @@ def coturn(folder: Path) -> Iterator[Server]:
                     break
             else:
                 pytest.skip("this turnserver does not start with such options")
-            yield Server(FIRST, port)
+            yield Server(FIRST_HOST, port)
         finally:
             process.terminate()
             process.communicate()

@@ -33,6 +33,7 @@ from teale_proto.nat.stun import (
     encode,
 )
 from teale_proto.relay.limits import Flow
+from tests.loopback import FIRST_HOST, SECOND_HOST, four_endpoints, udp
 
 from .journal import DEADLINE_SECONDS
 from .test_relay_app import Relay, get, relay
@@ -341,8 +342,12 @@ async def test_addresses_that_do_not_fit_are_refused(
 
 
 def test_where_one_socket_cannot_be_had_none_is_kept() -> None:
-    with taken() as port, pytest.raises(OSError, match="in use"):
-        StunSockets(StunService(None), [Address("127.0.0.2", port), Address("127.0.0.1", port)])
-    again = open_stun("127.0.0.2", port, alternate="127.0.0.1")
+    with four_endpoints() as (here, there, *_):
+        port, other_port = here.getsockname()[1], there.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            StunSockets(StunService(None), [Address("127.0.0.3", port), Address(FIRST_HOST, port)])
+    again = open_stun(FIRST_HOST, port, alternate=f"{SECOND_HOST}:{other_port}")
     assert len(again.addresses) == 4
     again.close()
+    with udp("127.0.0.3", port):
+        pass

@@ -33,6 +33,7 @@ from teale_proto.nat.port_mapping_values import (
 from teale_proto.nat.stun_server import StunServer
 from tests.io.cli.conftest import Teale
 from tests.io.cli.test_doctor import findings_of, relay, with_relay
+from tests.loopback import FIRST_HOST, four_endpoints, udp
 
 OUTSIDE = "203.0.113.9"
 GATEWAY = "127.0.0.88"
@@ -80,12 +81,6 @@ def until_told(serve: Callable[[socket.socket], None], socks: list[socket.socket
         woken.close()
 
 
-def udp(host: str, port: int = 0) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((host, port))
-    return sock
-
-
 def name(sock: socket.socket) -> Address:
     return Address(*sock.getsockname()[:2])
 
@@ -94,15 +89,14 @@ def name(sock: socket.socket) -> Address:
 def stun(*, sees: Seen = plainly, lets_in: LetsIn = anybody, is_double: bool = True) -> Iterator[Server]:
     """Run a STUN server, at four endpoints if `is_double`, beyond a NAT that does what is said."""
     with ExitStack() as stack:
-        here = stack.enter_context(udp("127.0.0.1"))
-        server = StunServer(name(here))
-        socks = {name(here): here}
         if is_double:
-            there = stack.enter_context(udp("127.0.0.2"))
+            here, there, *crossing = stack.enter_context(four_endpoints())
             server = StunServer(name(here), name(there))
-            socks[name(there)] = there
-            for endpoint in server.endpoints[2:]:
-                socks[endpoint] = stack.enter_context(udp(endpoint.host, endpoint.port))
+            socks = {name(each): each for each in (here, there, *crossing)}
+        else:
+            here = stack.enter_context(udp(FIRST_HOST))
+            server = StunServer(name(here))
+            socks = {name(here): here}
 
         def serve(sock: socket.socket) -> None:
             data, came_from = sock.recvfrom(2000)
