@@ -1,18 +1,16 @@
 """`teale-sim compare`: one scenario in the simulator and with real programs, and how far the two agree."""
 
 import shlex
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from simulator.cli import running
+from simulator.cli import apart, running
 from simulator.cli.exits import Exit, SimError
 from simulator.cli.options import (
-    costs_option,
     json_option,
     knob_words,
     knobs_options,
@@ -21,17 +19,15 @@ from simulator.cli.options import (
     workers_option,
 )
 from simulator.cli.output import Output
-from simulator.cli.progress import busy, counted
+from simulator.cli.progress import counted
 from simulator.host import CoreError
 from simulator.scenario import Scenario, ScenarioError
+from simulator.spec.world_spec import WorldSpec
 from teale_proto.contract import MILLISECOND
 
 if TYPE_CHECKING:  # only this command needs it
     from simulator.comparing.comparison import Comparison
     from simulator.comparing.measured import Measured
-
-LAB: Final = (sys.executable, "-m", "simulator.cli", "lab", "run")
-"""The command that runs one world in the lab; a process of its own, since it enters namespaces."""
 
 
 def _known_measures(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -59,7 +55,21 @@ def _known_measures(context: click.Context, parameter: click.Parameter, given: t
 )
 @seed_option
 @knobs_options
-@costs_option
+@click.option(
+    "--costs",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    multiple=True,
+    help="Simulate machines as slow as this profile says, which `teale-sim calibrate` writes; again for more, which "
+    "the seeds take in turn.",
+)
+@click.option(
+    "--calibrate",
+    "calibrates",
+    is_flag=True,
+    help="Calibrate before each run of the lab and after the last, and take these profiles: the speed of a machine "
+    "changes from one hour to another.",
+)
 @workers_option
 @click.option(
     "--grain",
@@ -87,7 +97,8 @@ def compare(
     seed: int,
     settings: tuple[tuple[str, Any], ...],
     fidelity: str | None,
-    costs: Path | None,
+    costs: tuple[Path, ...],
+    calibrates: bool,
     workers: int,
     grain: float,
     only: tuple[str, ...],
@@ -103,26 +114,39 @@ def compare(
     """
     if not lab and not lab_dirs:
         raise click.UsageError("there is nothing to compare with: give --lab 1 or more, or --lab-dir DIR.")
+    if calibrates and (costs or lab_dirs):
+        raise click.UsageError("--calibrate makes profiles for runs that it makes: leave out --costs and --lab-dir.")
     loaded = running.chosen(scenario, settings, fidelity)
     if loaded.spec is None:
         raise ScenarioError(f"the scenario {loaded.name!r} is a program; only descriptions can be compared")
-    as_simulated = running.with_costs(loaded, costs)
-    command = _repeating(scenario, simulated, lab, lab_dirs, seed, settings, fidelity, costs, grain, only)
+    paced = _paced(loaded, costs)
+    command = _repeating(scenario, simulated, lab, lab_dirs, seed, settings, fidelity, costs, calibrates, grain, only)
     output = Output(as_json=as_json)
+    from simulator.comparing import files
+    from simulator.comparing.measuring import measured_from
     from simulator.results.model import ResultsError
 
     try:
-        if out is not None:
-            from simulator.comparing.files import prepare
-
-            prepare(out)
-        found = _measured_in_lab(loaded, as_simulated, range(seed, seed + lab), lab_dirs, out, output)
-        ours = _simulated(as_simulated, range(seed, seed + simulated), workers)
+        with TemporaryDirectory(prefix="teale-compare-") as scratch:
+            keep = Path(scratch) if out is None else out
+            files.prepare(keep)
+            if not lab_dirs:
+                lab_dirs = _run_lab(loaded.spec, range(seed, seed + lab), keep, calibrates, output)
+            if calibrates:
+                paced = _paced(loaded, files.profiles(keep))
+            found = [measured_from(folder, paced[0]) for folder in lab_dirs]
+        ours = _simulated(paced, range(seed, seed + simulated), workers)
         comparison = _compared(loaded, ours, found, round(grain * MILLISECOND), only)
         _tell(comparison, command, output, out)
     except ResultsError as error:
         raise SimError(str(error)) from error
     return Exit.OK if comparison.agrees else Exit.VIOLATED
+
+
+def _paced(loaded: Scenario, costs: Sequence[Path]) -> list[WorldSpec]:
+    """Return the description on machines as slow as each of these profiles says, or as it is without one."""
+    found = [running.with_costs(loaded, file).spec for file in costs or (None,)]
+    return [spec for spec in found if spec is not None]
 
 
 def _compared(
@@ -151,66 +175,37 @@ def _tell(comparison: "Comparison", command: str, output: Output, out: Path | No
 # The two worlds.
 
 
-def _simulated(loaded: Scenario, seeds: range, workers: int) -> "list[Measured]":
+def _simulated(specs: Sequence[WorldSpec], seeds: range, workers: int) -> "list[Measured]":
     from simulator.comparing.simulating import simulate
 
-    assert loaded.spec is not None, "only descriptions are compared"
     with counted("simulated", len(seeds)) as advance:
         try:
-            return simulate(loaded.spec, seeds, workers=workers, done=advance)
+            return simulate(specs, seeds, workers=workers, done=advance)
         except CoreError as error:
             raise SimError(str(error), Exit.VIOLATED) from error
 
 
-def _measured_in_lab(
-    loaded: Scenario,
-    as_simulated: Scenario,
-    seeds: range,
-    folders: tuple[Path, ...],
-    out: Path | None,
-    output: Output,
-) -> "list[Measured]":
-    """Return what the lab came to: from these results where there are any, and else from runs that are made now."""
-    from simulator.comparing.measuring import measured_from
-
-    assert loaded.spec is not None, "only descriptions are compared"
-    assert as_simulated.spec is not None, "only descriptions are compared"
-    if folders:
-        return [measured_from(folder, as_simulated.spec) for folder in folders]
+def _run_lab(spec: WorldSpec, seeds: range, keep: Path, calibrates: bool, output: Output) -> tuple[Path, ...]:
+    """Run the lab with each of these seeds, and return where the results are; profiles are written beside them."""
     from simulator.comparing import files
 
-    with TemporaryDirectory(prefix="teale-compare-") as scratch:
-        keep = Path(scratch) if out is None else out
-        found = []
-        for seed in seeds:
-            files.forget_lab(keep, seed)
-            folder = files.lab_folder(keep, seed)
-            output.note(f"lab, seed {seed}: {loaded.spec.lasts:g} s and what it takes to start and to end")
-            _run_lab(loaded, seed, folder, Path(scratch))
-            found.append(measured_from(folder, as_simulated.spec))
-        return found
+    files.forget_lab(keep, seeds)
+    folders = tuple(files.lab_folder(keep, seed) for seed in seeds)
+    for number, (seed, folder) in enumerate(zip(seeds, folders, strict=True)):
+        if calibrates:
+            _calibrate(keep, number, output)
+        output.note(f"lab, seed {seed}: {spec.lasts:g} s and what it takes to start and to end")
+        apart.run_lab(spec, seed, folder)
+    if calibrates:
+        _calibrate(keep, len(seeds), output)
+    return folders
 
 
-def _run_lab(loaded: Scenario, seed: int, folder: Path, scratch: Path) -> None:
-    """Have a process run the lab once; raises SimError where no results come of it."""
-    from simulator.spec.writing import toml_of
+def _calibrate(keep: Path, number: int, output: Output) -> None:
+    from simulator.comparing import files
 
-    assert loaded.spec is not None, "only descriptions are compared"
-    scenario = scratch / "scenario.toml"
-    scenario.write_text(toml_of(loaded.spec), encoding="utf-8")
-    words = [*LAB, str(scenario), "--seed", str(seed), "--trace", "--out", str(folder)]
-    with busy(f"the lab, seed {seed}"):
-        # Ctrl-C reaches it too, and it takes down what it has built: it is waited for.
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603 - our own
-        try:
-            _, said = process.communicate()
-        except KeyboardInterrupt:
-            process.wait()
-            raise
-    # Rules that were broken are part of the results.
-    if process.returncode not in (Exit.OK, Exit.VIOLATED) or not folder.is_dir():
-        why = said.decode("utf-8", "replace").strip() or f"it ended with {process.returncode}"
-        raise SimError(f"the lab's run with seed {seed} came to nothing: {why}")
+    output.note("calibrating: two minutes")
+    apart.calibrate(files.profile_file(keep, number))
 
 
 def _repeating(
@@ -221,7 +216,8 @@ def _repeating(
     seed: int,
     settings: tuple[tuple[str, Any], ...],
     fidelity: str | None,
-    costs: Path | None,
+    costs: tuple[Path, ...],
+    calibrates: bool,
     grain: float,
     only: tuple[str, ...],
 ) -> str:
@@ -229,7 +225,7 @@ def _repeating(
     words = ["teale-sim", "compare", scenario, "--simulated", str(simulated)]
     words += [word for folder in lab_dirs for word in ("--lab-dir", str(folder))] or ["--lab", str(lab)]
     words += ["--seed", str(seed), "--grain", f"{grain:g}"]
-    words += knob_words(settings, fidelity, costs)
+    words += knob_words(settings, fidelity, *costs) + ["--calibrate"] * calibrates
     for each in only:
         words += ["--only", each]
     return shlex.join(words)

@@ -60,16 +60,12 @@ def costs_option(command: F) -> F:
     )(command)
 
 
-def knob_words(
-    settings: Iterable[tuple[str, Any]], fidelity: str | None = None, costs: Path | None = None
-) -> list[str]:
+def knob_words(settings: Iterable[tuple[str, Any]], fidelity: str | None = None, *costs: Path | None) -> list[str]:
     """Return what is to be typed to give a command these settings again: `--set`, `--fidelity` and `--costs`."""
     words = [word for path, value in settings for word in ("--set", f"{path}={typed(value)}")]
     if fidelity is not None:
         words += ["--fidelity", fidelity]
-    if costs is not None:
-        words += ["--costs", str(costs)]
-    return words
+    return words + [word for file in costs if file is not None for word in ("--costs", str(file))]
 
 
 def vary_option(command: F) -> F:

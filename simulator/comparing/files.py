@@ -1,6 +1,8 @@
 """A comparison on the disk: the page, the text, everything as JSON, and the results of the lab's runs beside them."""
 
+import itertools
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +23,8 @@ TEXT: Final = "comparison.txt"
 JSON: Final = "comparison.json"
 LAB: Final = "lab-seed-"
 """What the directories of the lab's runs begin with; their seeds follow."""
+PROFILE: Final = "profile-"
+"""What profiles of this machine begin with; a number follows."""
 
 
 def prepare(folder: Path) -> None:
@@ -45,9 +49,22 @@ def lab_folder(folder: Path, seed: int) -> Path:
     return folder / f"{LAB}{seed}"
 
 
-def forget_lab(folder: Path, seed: int) -> None:
-    """Remove the results of a former run of the lab."""
-    shutil.rmtree(lab_folder(folder, seed), ignore_errors=True)
+def profile_file(folder: Path, number: int) -> Path:
+    """Return where what the machine cost before one run of the lab is, or after the last."""
+    return folder / f"{PROFILE}{number}.toml"
+
+
+def profiles(folder: Path) -> list[Path]:
+    """Return the profiles that there are, in their order."""
+    return list(itertools.takewhile(Path.is_file, (profile_file(folder, number) for number in itertools.count())))
+
+
+def forget_lab(folder: Path, seeds: Iterable[int]) -> None:
+    """Remove the results of former runs of the lab with these seeds, and all former profiles."""
+    for seed in seeds:
+        shutil.rmtree(lab_folder(folder, seed), ignore_errors=True)
+    for file in profiles(folder):
+        file.unlink()
 
 
 def write(folder: Path, comparison: Comparison, command: str) -> None:

@@ -1,5 +1,6 @@
 """The simulated side: many seeds of one scenario, on as many processes as there are processors."""
 
+import itertools
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
@@ -16,19 +17,22 @@ from simulator.spec.world_spec import WorldSpec
 Done = Callable[[], None]
 
 
-def simulate(spec: WorldSpec, seeds: Sequence[int], *, workers: int = 1, done: Done = lambda: None) -> list[Measured]:
+def simulate(
+    specs: Sequence[WorldSpec], seeds: Sequence[int], *, workers: int = 1, done: Done = lambda: None
+) -> list[Measured]:
     """Run a scenario with each of these seeds, and return what they came to in their order.
 
-    `done` is called after each. Raises CoreError where a core raises.
+    `specs` are one description with several profiles, which the seeds take in turn. `done` is called after each. Raises
+    CoreError where a core raises.
     """
+    planned = list(zip(itertools.cycle(specs), seeds, strict=False))
     if workers == 1 or len(seeds) <= 1:
-        return [_told(simulated(spec, seed), done) for seed in seeds]
-    # As JSON, which every process makes the same of.
-    encoded = msgspec.json.encode(spec)
+        return [_told(simulated(spec, seed), done) for spec, seed in planned]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context, initializer=_ignore_interrupts) as pool:
         try:
-            futures = {pool.submit(_in_process, encoded, seed): seed for seed in seeds}
+            # As JSON, which every process makes the same of.
+            futures = {pool.submit(_in_process, msgspec.json.encode(spec), seed): seed for spec, seed in planned}
             found = {futures[each]: _told(each.result(), done) for each in as_completed(futures)}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

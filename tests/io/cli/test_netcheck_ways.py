@@ -32,7 +32,8 @@ from teale_proto.nat.stun import ResponsePort, decode
 from teale_proto.nat.stun_server import StunServer
 from tests.io.cli.conftest import Teale
 from tests.io.cli.test_doctor import findings_of, relay, with_relay
-from tests.io.cli.test_netcheck import HERE, QUICK, configured, name, result_of, udp, until_told
+from tests.io.cli.test_netcheck import HERE, QUICK, configured, name, result_of, until_told
+from tests.loopback import udp
 
 __all__ = ["configured"]
 

@@ -1,12 +1,17 @@
 """`teale-sim compare`: a verdict on two worlds, and an exit code that says whether they agree."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from simulator.cli import comparing
+from simulator.cli import apart
+from simulator.spec.costs_file import toml_of
 from tests.simulator.cli.calling import call, description, written
+from tests.simulator.spec.test_costs_file import PROFILE
 
 PAIR = """
 name = "pair"
@@ -32,6 +37,9 @@ access = { nats = { eim-apdf = 1.0 }, lines = { LINE = 1.0 } }
 at = 8.0
 node = "asker-0"
 """
+
+SIMULATOR = (sys.executable, "-m", "simulator.cli", "run")
+"""What takes the same words as a lab, and stands in for it."""
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +107,7 @@ def test_wrong_calls_say_what_to_do(folders: dict[str, Path], tmp_path: Path) ->
 def test_the_lab_is_run_by_a_process_of_its_own_and_its_results_are_kept(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a lab takes the same words as: here it is the simulator.
-    monkeypatch.setattr(comparing, "LAB", (*comparing.LAB[:3], "run"))
+    monkeypatch.setattr(apart, "LAB", SIMULATOR)
     out = tmp_path / "out"
     done = call("compare", folders["scenario"], "--simulated", 3, "--lab", 2, "--seed", 7, "--grain", 50, "--out", out)
     assert done.exit_code in (0, 1), done.output
@@ -112,10 +119,69 @@ def test_the_lab_is_run_by_a_process_of_its_own_and_its_results_are_kept(
 def test_a_lab_that_cannot_be_run_is_told_with_its_reason(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparing, "LAB", (*comparing.LAB[:3], "run", "--no-such-option"))
+    monkeypatch.setattr(apart, "LAB", (*SIMULATOR, "--no-such-option"))
     done = call("compare", folders["scenario"], "--simulated", 1, "--lab", 1)
     assert done.exit_code == 2
     assert "no-such-option" in done.stderr
+
+
+def slower(folder: Path, name: str, factor: float) -> Path:
+    """Write the profile of a machine on which it takes so much longer until a model begins."""
+    assert PROFILE.inference is not None
+    inference = replace(PROFILE.inference, begins_after=PROFILE.inference.begins_after * factor)
+    return written(folder, name, toml_of(replace(PROFILE, inference=inference)))
+
+
+def first_tokens(document: dict[str, Any]) -> dict[str, float]:
+    """Return the simulated interval of the time to the first token, in microseconds."""
+    [found] = (each for each in document["figures"] if each["measure"] == "first token")
+    spread: dict[str, float] = found["simulated"]
+    return spread
+
+
+def test_seeds_take_several_profiles_in_turn(folders: dict[str, Path], tmp_path: Path) -> None:
+    files = [slower(tmp_path, f"{factor}.toml", factor) for factor in (1, 100)]
+    words = ("compare", folders["scenario"], "--simulated", 4, "--workers", 1, "--lab-dir", folders["far"], "--json")
+    spreads = [
+        first_tokens(json.loads(call(*words, *(word for file in some for word in ("--costs", file))).stdout))
+        for some in (files[:1], files[1:], files)
+    ]
+    quick, slow, both = spreads
+    assert quick["high"] < slow["low"]
+    assert both["low"] < quick["high"] < slow["low"] < both["high"]
+
+
+def test_calibrating_surrounds_every_run_of_the_lab_and_the_profiles_are_kept(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A copy of a profile stands in for two minutes of measuring, which tests/simulator/calibrating is about.
+    profile = slower(tmp_path, "profile.toml", 1)
+    copying = f"import shutil, sys; shutil.copy({str(profile)!r}, sys.argv[sys.argv.index('--out') + 1])"
+    monkeypatch.setattr(apart, "CALIBRATE", (sys.executable, "-c", copying))
+    monkeypatch.setattr(apart, "LAB", SIMULATOR)
+    out = tmp_path / "out"
+    words = ("compare", folders["scenario"], "--simulated", 2, "--workers", 1)
+    done = call(*words, "--lab", 2, "--calibrate", "--out", out)
+    assert done.exit_code in (0, 1), done.output
+    notes = [line.split(",")[0].split(":")[0] for line in done.stderr.splitlines()]
+    assert notes[:5] == ["calibrating", "lab", "calibrating", "lab", "calibrating"]
+    first = json.loads((out / "comparison.json").read_bytes())
+    assert first["command"].endswith("--calibrate")
+    profiles = [word for number in range(3) for word in ("--costs", out / f"profile-{number}.toml")]
+    results = [word for seed in (0, 1) for word in ("--lab-dir", out / f"lab-seed-{seed}")]
+    again = json.loads(call(*words, *results, *profiles, "--json").stdout)
+    assert again["figures"] == first["figures"]
+
+
+def test_a_calibration_that_fails_is_told_with_its_reason_and_others_are_refused(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "CALIBRATE", (*SIMULATOR[:3], "calibrate", "--no-such-option"))
+    done = call("compare", folders["scenario"], "--lab", 1, "--calibrate")
+    assert (done.exit_code, "calibration came to nothing" in done.stderr) == (2, True)
+    assert "no-such-option" in done.stderr
+    twice = call("compare", folders["scenario"], "--calibrate", "--costs", slower(tmp_path, "profile.toml", 1))
+    assert (twice.exit_code, "leave out --costs" in twice.output) == (2, True)
 
 
 def test_what_is_not_asked_about_is_not_judged(folders: dict[str, Path]) -> None:

@@ -78,7 +78,7 @@ def test_requests_are_counted_by_their_end_and_nothing_is_lost_or_doubled() -> N
 
 def test_seeds_come_back_in_their_order_whoever_ran_them() -> None:
     spec = couple()
-    assert simulate(spec, (3, 1), workers=2) == [simulated(spec, 3), simulated(spec, 1)]
+    assert simulate([spec], (3, 1), workers=2) == [simulated(spec, 3), simulated(spec, 1)]
 
 
 def test_what_comes_after_the_end_of_the_scenario_is_let_pass(folder: Path) -> None:
