@@ -4,14 +4,17 @@ A description that has such a profile is a world of programs that take their tim
 later inputs wait, and models read and write as fast as was measured. Without one, only links take time.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from simulator.backend import CostModel
 from simulator.relay_cost import ProgramProfile, RelayProfile, Work
 from simulator.spec.units import Chance, Positive, Seconds, Several
 from teale_proto.contract import Value
+from teale_proto.wire.fields import Amount, Label
+from teale_proto.wire.relay import Hardware
 
 FORMAT: Final = 1
 """The version of this form; a file of a later one is refused."""
@@ -88,6 +91,20 @@ class InferenceProfile(Value, forbid_unknown_fields=True):
         return replace(cost, **taken, tokens_median=None)
 
 
+class HardwareProfile(Value, forbid_unknown_fields=True):
+    """What nodes on the machine say that they compute with. It is part of every registration and greeting."""
+
+    chip_family: Label
+    chip_name: Label
+    total_ram_gb: Amount
+    tier: Annotated[int, Meta(ge=1, le=4)]
+    platform: Label
+
+    def told(self) -> Hardware:
+        """Return it as nodes tell each other."""
+        return Hardware(**{field: getattr(self, field) for field in self.__struct_fields__})
+
+
 class MachineProfile(Value, forbid_unknown_fields=True, kw_only=True):
     """All of it."""
 
@@ -96,6 +113,8 @@ class MachineProfile(Value, forbid_unknown_fields=True, kw_only=True):
     """What was measured on, when, and how."""
     relay: RelayProfile
     node: NodeProfile
+    hardware: HardwareProfile | None = None
+    """None is a name that nodes in the simulator have otherwise, too."""
     inference: InferenceProfile | None = None
     """The built-in model; where it could not be measured, populations keep what their descriptions say."""
 

@@ -43,7 +43,7 @@ def fitted(measured: Measured, *, machine: str) -> MachineProfile:
     samples = measured.samples
     relay, node = relay_profile(samples), node_profile(samples)
     inference = inference_profile(samples, node, measured.asked) if measured.asked else None
-    return MachineProfile(machine=machine, relay=relay, node=node, inference=inference)
+    return MachineProfile(machine=machine, relay=relay, node=node, hardware=measured.hardware, inference=inference)
 
 
 def relay_profile(samples: Samples) -> RelayProfile:

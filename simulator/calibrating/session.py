@@ -3,8 +3,10 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Final
+
+import msgspec
 
 from simulator.calibrating import quiet
 from simulator.calibrating.api import Api
@@ -16,6 +18,7 @@ from simulator.calibrating.node_trials import NodeTrials
 from simulator.calibrating.path_trials import PathTrials, own_address, relay_for_paths
 from simulator.calibrating.programs import CalibrationError, Folders, ModelServer, Node, Program, Relay
 from simulator.calibrating.relay_trials import RelayTrials
+from simulator.costs import HardwareProfile
 from simulator.lab.plan import TINY
 
 SECONDS_MAX: Final = 115.0
@@ -36,6 +39,8 @@ class Measured:
         self.samples: Final = Samples()
         self.asked: list[Ask] = []
         """What was asked of the built-in model; nothing where there is none."""
+        self.hardware: HardwareProfile | None = None
+        """What nodes of this machine say that they compute with."""
         self.notes: list[str] = []
         """What somebody who reads the figures has to know."""
         self.rounds = 0
@@ -103,6 +108,7 @@ def _trials(
     backends = {"builtin_model": True, "openai_urls": [server.url]}
     node = stack.enter_context(Node(folders.new(), journal=plan.as_in_lab, **backends, **settings))
     samples.add("node start, µs", node.start_us)
+    measured.hardware = _hardware_of(node)
     trials: list[_Trials] = [RelayTrials(stack, relay, plan, samples)]
     models = None
     try:
@@ -135,20 +141,23 @@ def _round(trials: list[_Trials], idle: list[Program], samples: Samples) -> None
         samples.add(f"{program.name} idle, µs/s", (program.cpu.read_us() - used) / seconds)
 
 
+def _hardware_of(node: Node) -> HardwareProfile:
+    with closing(Api(node)) as api:
+        said = api.get("/api/status")["hardware"]
+    return msgspec.convert({field: said[field] for field in HardwareProfile.__struct_fields__}, HardwareProfile)
+
+
 def _wait_for_model(node: Node, model: str) -> None:
-    api = Api(node)
+    with closing(Api(node)) as api:
 
-    def look() -> bool:
-        status = api.get("/api/status")
-        if model in status["loaded_models"]:
-            return True
-        # The other of the two models may have one.
-        problems = [str(problem) for problem in status["problems"]]
-        if len(problems) == BACKENDS or (problems and model == TINY and status["loaded_models"]):
-            raise CalibrationError("; ".join(problems))
-        return False
+        def look() -> bool:
+            status = api.get("/api/status")
+            if model in status["loaded_models"]:
+                return True
+            # The other of the two models may have one.
+            problems = [str(problem) for problem in status["problems"]]
+            if len(problems) == BACKENDS or (problems and model == TINY and status["loaded_models"]):
+                raise CalibrationError("; ".join(problems))
+            return False
 
-    try:
         node.wait_for("model", look)
-    finally:
-        api.close()

@@ -11,7 +11,7 @@ import msgspec
 from simulator.backend import ANSWER_MARKER
 from simulator.checkers import Checker, NothingInPlain
 from simulator.clock import Clock
-from simulator.costs import is_described
+from simulator.costs import MachineProfile, is_described
 from simulator.events import Crash as Death
 from simulator.fidelity import Fidelity
 from simulator.gateways import add_gateway
@@ -117,7 +117,7 @@ def _add_member(world: World, spec: WorldSpec, member: DrawnMember, site: Site) 
     name, population, models = member.name, member.population, member.models
     config = NodeConfig(
         display_name=name,
-        hardware=Hardware(chip_name="simulated", total_ram_gb=16.0, tier=2 if models else 4),
+        hardware=_hardware(spec.costs, has_models=bool(models)),
         heartbeat=microseconds(population.heartbeat),
         lan_enabled=population.site_size > 1,
         wan_enabled=True,
@@ -138,6 +138,12 @@ def _add_member(world: World, spec: WorldSpec, member: DrawnMember, site: Site) 
     world.start(name, at=member.starts)
     if population.churn is not None:
         _Visitor(world, name, population.churn, member.starts)
+
+
+def _hardware(costs: MachineProfile | None, *, has_models: bool) -> Hardware:
+    if costs is not None and costs.hardware is not None:
+        return costs.hardware.told()
+    return Hardware(chip_name="simulated", total_ram_gb=16.0, tier=2 if has_models else 4)
 
 
 def _add_site(world: World, drawn: DrawnSite) -> Site:

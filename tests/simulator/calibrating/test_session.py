@@ -18,6 +18,7 @@ from simulator.calibrating.session import measure
 from simulator.lab.errors import LabError
 from simulator.lab.namespaces import Namespace
 from simulator.spec.costs_file import read_costs
+from teale_io.hardware import this_machine
 from teale_proto.wire.binary import BinaryData
 
 TINY = Plan(1, dict(zip(PAUSES_MS, (5, 5, 3, 1, 1, 1), strict=True)), 1, 5, 4, 1, as_in_lab=True)
@@ -53,6 +54,9 @@ def test_a_session_measures_real_programs_and_makes_a_profile_that_can_be_read(
     file.write_text(text_of(measured, profile), encoding="utf-8")
     read = read_costs(file)
     assert read.relay.ping_us == pytest.approx(profile.relay.ping_us, rel=1e-3)
+    assert read.hardware == profile.hardware
+    assert profile.hardware is not None
+    assert profile.hardware.told() == this_machine()
     assert "# measured " in file.read_text(encoding="utf-8")
     assert len(document_of(measured, profile, file)["checks"]) == len(checks_of(measured, profile))
 

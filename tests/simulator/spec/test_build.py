@@ -4,8 +4,10 @@ from collections import Counter
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from simulator import scenario
+from simulator.costs import MachineProfile
 from simulator.events import HostCrashed, HostStarted, HostStopped
 from simulator.fidelity import Fidelity
 from simulator.report import Report
@@ -17,7 +19,11 @@ from simulator.spec.population import Churn, Population
 from simulator.spec.world_spec import RelaySpec, WorldSpec
 from simulator.trace import Entry
 from simulator.world import World
+from teale_proto.contract import SECOND
 from teale_proto.effects import Path, PeerState, RelayState, ReportFinished, ReportPeer, ReportRelay
+from teale_proto.node import Node
+from teale_proto.wire.relay import Hardware
+from tests.simulator.spec.test_costs_file import HARDWARE, PROFILE
 
 HOMES = Population(count=6, access="public", regions={"europe-west": 1.0})
 ASKS = (AskSpec(30.0, "node-0"), AskSpec(40.0, "node-1", words=300, streaming=False))
@@ -96,6 +102,17 @@ def test_the_processor_of_a_relay_takes_its_time() -> None:
         return found
 
     assert first_token(has_cost=False) < first_token(has_cost=True) < first_token(has_cost=False) + 5
+
+
+@pytest.mark.parametrize("costs", [None, PROFILE], ids=["without a profile", "with one"])
+def test_nodes_say_that_they_compute_with_what_was_measured(costs: MachineProfile | None) -> None:
+    spec = WorldSpec(name="x", lasts=20.0, populations=(replace(HOMES, count=1),), costs=costs)
+    world = world_of(spec)
+    world.engine.run_until(20 * SECOND)
+    node = world.hosts["node-0"].core
+    assert isinstance(node, Node)
+    told = node.status().hardware
+    assert told == (Hardware("", "simulated", 16.0, tier=2) if costs is None else HARDWARE.told())
 
 
 def test_nodes_come_and_go() -> None:

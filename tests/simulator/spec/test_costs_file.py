@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from simulator.backend import CostModel
-from simulator.costs import InferenceProfile, MachineProfile, NodeProfile
+from simulator.costs import HardwareProfile, InferenceProfile, MachineProfile, NodeProfile
 from simulator.relay_cost import OURS, Wake, Work
 from simulator.spec.costs_file import read_costs, toml_of
 from simulator.spec.reading import SpecError
@@ -23,15 +23,17 @@ MODEL = InferenceProfile(
     tokens_min=9,
     tokens_max=26,
 )
+HARDWARE = HardwareProfile(chip_family="x86_64", chip_name="A Processor", total_ram_gb=15.6, tier=3, platform="linux")
 PROFILE = MachineProfile(
     machine="a machine",
     relay=replace(OURS, wakes=WAKES),
     node=NodeProfile(message=Work(30.0, 2.0), wakes=WAKES, upstream_us=3000.0),
+    hardware=HARDWARE,
     inference=MODEL,
 )
 
 
-@pytest.mark.parametrize("profile", [PROFILE, replace(PROFILE, inference=None)], ids=["with model", "without"])
+@pytest.mark.parametrize("profile", [PROFILE, replace(PROFILE, inference=None, hardware=None)], ids=["all", "least"])
 def test_a_profile_that_is_written_is_the_same_when_read(tmp_path: Path, profile: MachineProfile) -> None:
     file = tmp_path / "profile.toml"
     text = toml_of(profile, heading="One machine.\n\nNote: busy.", notes={"relay.ping_us": "measured 3 ± 1"})
@@ -52,6 +54,7 @@ def test_five_digits_are_written() -> None:
         ("ping_us = 30.0", "pong_us = 30.0", r"missing required field `ping_us`, at `relay`|unknown field `pong_us`"),
         ("jitter = 0.5", "jitter = 1.5", r"Expected `float` <= 1.0, at `inference.jitter`"),
         ("tokens_min = 9", "tokens_min = 90", r"`tokens_max` is not below `tokens_min`, at `inference`"),
+        ("tier = 3", "tier = 5", r"Expected `int` <= 4, at `hardware.tier`"),
         ("format = 1", "format = 2", r"`format` 2 is newer than this program, which reads 1"),
     ],
 )
