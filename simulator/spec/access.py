@@ -7,12 +7,14 @@ swept, not believed.
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from simulator.net.nat import FIREWALL, Allocation, NatKind
 from simulator.net.weather import LINES
 from simulator.rng import SplitMix64, weighted
-from simulator.spec.units import Chance, Weight
+from simulator.spec.units import Chance, Several, Weight
 from teale_proto.contract import SECOND, Value
-from teale_proto.nat.kinds import Filtering, Mapping
+from teale_proto.nat.kinds import Filtering, Hairpinning, Mapping
 
 _HOME: Final = NatKind(lifetime=300 * SECOND, lifetime_of_one_packet=30 * SECOND)
 
@@ -77,6 +79,10 @@ class Mixture(Value, forbid_unknown_fields=True):
     only_tcp_443: Chance = 0.0
     port_mapping: Chance = 0.0
     """The chance that the gateway opens ports on request (PCP, NAT-PMP or UPnP)."""
+    hairpinning: bool = True
+    """Whether NATs hand on what their inside sends to an outside endpoint of theirs."""
+    sessions_max: Several | None = None
+    """How many sessions the nearest box remembers; beyond, new ones are dropped. None is more than anybody needs."""
 
     def __post_init__(self) -> None:
         for field, known in (("nats", tuple(NAT_KINDS)), ("lines", tuple(LINES))):
@@ -93,11 +99,15 @@ class Mixture(Value, forbid_unknown_fields=True):
         kind = NAT_KINDS[weighted(rng, self.nats)]
         line = weighted(rng, self.lines)
         carrier, blocked, only_443, mapped = (rng.random() for _ in range(4))
-        nats = () if kind is None else (kind,)
+        if kind is not None and self.sessions_max is not None:
+            kind = replace(kind, sessions_max=self.sessions_max)
+        nats: tuple[NatKind, ...] = () if kind is None else (kind,)
         if blocked < self.udp_blocked:
             nats = (_without_udp(kind or FIREWALL),)
         if kind is not None and kind.translates and carrier < self.carrier_grade:
             nats = (CARRIER_GRADE, *nats)
+        if not self.hairpinning:
+            nats = tuple(replace(each, hairpinning=Hairpinning.NONE) for each in nats)
         return Access(nats, line, only_443 < self.only_tcp_443, bool(nats) and mapped < self.port_mapping)
 
 

@@ -16,7 +16,7 @@ from simulator.spec.load import DAY, AskSpec, Models, Requests
 from simulator.spec.population import Churn, Population
 from simulator.spec.reading import SpecError, changed
 from simulator.spec.world_spec import WorldSpec, calm_from, settled
-from teale_proto.nat.kinds import Filtering, Mapping
+from teale_proto.nat.kinds import Filtering, Hairpinning, Mapping
 
 SPEC = WorldSpec(
     name="x",
@@ -47,6 +47,19 @@ def test_a_third_of_cellular_nodes_is_behind_the_hardest_nat() -> None:
         for nat in drawn
     )
     assert hard / 10_000 == pytest.approx(0.33, abs=0.015)
+
+
+def test_what_nats_do_besides_is_said_of_all_of_a_mixture_and_changes_no_draw() -> None:
+    plain = Mixture(nats={"public": 1.0, "eim-apdf": 3.0}, lines={"4g": 1.0}, carrier_grade=0.5)
+    small = msgspec.structs.replace(plain, hairpinning=False, sessions_max=64)
+    one, other = (stream(1, "mixture", "test") for _ in range(2))
+    for _ in range(100):
+        usual, found = plain.draw(one), small.draw(other)
+        assert (len(usual.nats), usual.line) == (len(found.nats), found.line)
+        assert all(nat.hairpinning is Hairpinning.EXTERNAL_SOURCE for nat in usual.nats)
+        assert all(nat.hairpinning is Hairpinning.NONE for nat in found.nats)
+        assert [nat.sessions_max for nat in found.nats[-1:]] == [64] * bool(found.nats)
+        assert all(nat.sessions_max > 64 for nat in found.nats[:-1])
 
 
 def test_a_mixture_names_only_what_there_is() -> None:
