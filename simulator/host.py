@@ -26,7 +26,7 @@ from simulator.net.site import Site
 from simulator.net.sockets import UdpSockets
 from simulator.rng import SplitMix64, stream
 from simulator.trace import Trace
-from simulator.turns import Line, Pace
+from simulator.turns import Line, Over, Pace
 from simulator.upnp import UpnpClient
 from teale_proto.contract import NEVER, SECOND, Duration, Instant, Value
 from teale_proto.effects import (
@@ -360,8 +360,10 @@ class Host:
 
     def _wait(self, end: EndOfConnection | None, event: Value) -> None:
         assert self._line is not None, "who does not take time serves at once"
-        is_tls = end is not None and end.kind is Kind.SECURE_WEBSOCKET
-        self._line.wait(end, event, is_quic=isinstance(end, QuicEnd), is_tls=is_tls)
+        over = Over.QUIC if isinstance(end, QuicEnd) else Over.OTHER
+        if end is not None and end.kind is Kind.SECURE_WEBSOCKET:
+            over = Over.TLS
+        self._line.wait(end, event, over)
 
     def serve(self, by: EndOfConnection | None, event: Value) -> None:
         """Give the core an input whose turn has come."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol, get_args
 
 from simulator.costs import NodeProfile
 from simulator.relay_cost import RelayProfile, Wake, woken
-from simulator.turns import Busy, Turn
+from simulator.turns import Busy, Over, Turn
 from teale_proto.contract import Instant, Value
 from teale_proto.effects import Connect, DirectTarget, NodeEffect, RelayEffect, WebSocketUrl
 from teale_proto.inputs import (
@@ -201,8 +201,8 @@ class NodePace:
     def _work_us(self, turn: Turn) -> float:
         profile, event = self._profile, turn.event
         if isinstance(event, DataReceived):
-            self._over_quic = turn.is_quic
-            return self._message_us(event.data) + (profile.quic_message_us if turn.is_quic else 0.0)
+            self._over_quic = turn.over is Over.QUIC
+            return self._message_us(event.data) + (profile.quic_message_us if turn.over is Over.QUIC else 0.0)
         if isinstance(event, MessagesReceived):
             self._over_quic = False
             return sum(map(self._message_us, event.messages))
@@ -238,10 +238,10 @@ class NodePace:
 
     def _connection_us(self, turn: Turn) -> float:
         profile, more_us = self._profile, 0.0
-        if turn.is_tls:
+        if turn.over is Over.TLS:
             more_us = 0.0 if self._had_tls else profile.tls_first_us
             self._had_tls = True
-        elif turn.is_quic:
+        elif turn.over is Over.QUIC:
             more_us = profile.quic_us + (0.0 if self._had_quic else profile.quic_first_us)
             self._had_quic = True
         return profile.handshake_us + more_us
@@ -273,20 +273,19 @@ def load_of(pace: Costed, journal: Iterable[tuple[Instant, Value]], *, idle_us: 
     cpu_us, messages = 0.0, 0
     first: Instant | None = None
     last = free_at = 0.0
-    quic, tls = set[ConnectionId](), set[ConnectionId]()
+    over: dict[ConnectionId, Over] = {}
     for at, event in journal:
         if isinstance(event, _EFFECTS):
             if isinstance(event, Connect) and isinstance(event.target, DirectTarget):
-                quic.add(event.connection)
+                over[event.connection] = Over.QUIC
             elif isinstance(event, Connect) and is_over_tls(event.target):
-                tls.add(event.connection)
+                over[event.connection] = Over.TLS
             continue
         if isinstance(event, ConnectionAccepted) and event.direct:
-            quic.add(event.connection)
+            over[event.connection] = Over.QUIC
         first = at if first is None else first
         idle = max(0, round(at - free_at))
-        connection = getattr(event, "connection", 0)
-        cost = pace.cost(Turn(event, idle, is_quic=connection in quic, is_tls=connection in tls))
+        cost = pace.cost(Turn(event, idle, over.get(getattr(event, "connection", 0), Over.OTHER)))
         cpu_us += cost.cpu_us
         messages += _messages(event)
         free_at = max(free_at, at) + cost.cpu_us

@@ -8,10 +8,19 @@ program has them.
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from simulator.engine import Engine
 from teale_proto.contract import Duration, Instant, Value
+
+
+class Over(Enum):
+    """What an input came over, as far as it matters for how long it takes."""
+
+    TLS = "TLS"
+    QUIC = "QUIC"
+    OTHER = "other"
 
 
 class Turn(NamedTuple):
@@ -20,10 +29,7 @@ class Turn(NamedTuple):
     event: Value
     idle: Duration
     """How long the host has had nothing to do before; 0 where the input has waited in line."""
-    is_quic: bool
-    """Whether it is about a QUIC stream."""
-    is_tls: bool = False
-    """Whether it is about a connection over TLS."""
+    over: Over = Over.OTHER
 
 
 class Busy(NamedTuple):
@@ -74,12 +80,12 @@ class Line:
         """Whether nothing waits and nothing is left to be done."""
         return not self._waiting and not self._held
 
-    def wait(self, by: Any, event: Value, *, is_quic: bool, is_tls: bool) -> None:
+    def wait(self, by: Any, event: Value, over: Over) -> None:
         """Have an input served when its turn has come."""
         now = self._engine.now
         busy = Busy(0)
         if self.pace is not None:
-            busy = self.pace(Turn(event, max(0, now - self._busy_until), is_quic, is_tls))
+            busy = self.pace(Turn(event, max(0, now - self._busy_until), over))
         begins = max(self._busy_until, now) + busy.before
         self._busy_until = begins + busy.after
         self._waiting.append((by, event))

@@ -64,7 +64,7 @@ def _round_trip_us(profile: MachineProfile, idle_us: float) -> float:
 
 
 def _cost(pace: Costed, event: Value, idle_us: float) -> Cost:
-    return pace.cost(Turn(event, round(idle_us), is_quic=False))
+    return pace.cost(Turn(event, round(idle_us)))
 
 
 def _message(size: int) -> DataReceived:

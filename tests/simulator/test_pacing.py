@@ -7,7 +7,7 @@ from simulator.costs import NodeProfile
 from simulator.pacing import NodePace, RelayPace, Scatter, load_of
 from simulator.relay_cost import OURS, Wake, Work, woken
 from simulator.rng import stream
-from simulator.turns import Turn
+from simulator.turns import Over, Turn
 from teale_proto.contract import MILLISECOND, SECOND, Value
 from teale_proto.effects import Connect, DirectTarget, SendText
 from teale_proto.inputs import (
@@ -52,8 +52,8 @@ NODE = NodeProfile(
 )
 
 
-def turn(event: Value, idle: int = 0, *, is_quic: bool = False) -> Turn:
-    return Turn(event, idle, is_quic)
+def turn(event: Value, idle: int = 0, over: Over = Over.OTHER) -> Turn:
+    return Turn(event, idle, over)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +130,15 @@ def test_a_node_tells_streams_and_messages_of_the_relay_apart() -> None:
 def test_the_first_direct_path_of_each_life_costs_more() -> None:
     pace = NodePace(NODE)
     assert pace.cost(turn(ConnectionOpened(1))).cpu_us == 1500
-    assert pace.cost(turn(ConnectionOpened(3), is_quic=True)).cpu_us == 1500 + 8000 + 30_000
-    assert pace.cost(turn(ConnectionAccepted(2, HERE, HERE, direct=True), is_quic=True)).cpu_us == 1500 + 8000
+    assert pace.cost(turn(ConnectionOpened(3), over=Over.QUIC)).cpu_us == 1500 + 8000 + 30_000
+    assert pace.cost(turn(ConnectionAccepted(2, HERE, HERE, direct=True), over=Over.QUIC)).cpu_us == 1500 + 8000
     assert pace.cost(turn(Started(None))).cpu_us == 600_000
-    assert pace.cost(turn(ConnectionOpened(1), is_quic=True)).cpu_us == 1500 + 8000 + 30_000
+    assert pace.cost(turn(ConnectionOpened(1), over=Over.QUIC)).cpu_us == 1500 + 8000 + 30_000
 
 
 def test_the_first_connection_to_a_relay_of_each_life_takes_longer() -> None:
     pace = NodePace(replace(NODE, tls_first_us=50_000.0, network_us=4000.0))
-    opened = Turn(ConnectionOpened(1), 0, is_quic=False, is_tls=True)
+    opened = Turn(ConnectionOpened(1), 0, Over.TLS)
     assert [pace(opened) for _ in range(2)] == [(51_500, 0), (1500, 0)]
     assert pace(turn(NetworkChanged((), ()))) == (4000, 0)
     assert pace(turn(Started(None))) == (600_000, 0)
@@ -186,7 +186,7 @@ def test_quantiles_must_be_some(wrong: tuple[float, ...]) -> None:
 def test_over_quic_messages_and_the_pieces_that_follow_them_cost_more() -> None:
     pace = NodePace(NODE)
     asked, piece = DataReceived(1, b"\0" * 500), GenerationChunk(1, b"{}")
-    assert pace.cost(turn(asked, is_quic=True)).cpu_us == 31 + 300
+    assert pace.cost(turn(asked, over=Over.QUIC)).cpu_us == 31 + 300
     assert pace.cost(turn(piece)).cpu_us == 70 + 350
     assert pace.cost(turn(asked)).cpu_us == 31
     assert pace.cost(turn(piece)).cpu_us == 70

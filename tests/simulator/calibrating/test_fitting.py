@@ -8,7 +8,7 @@ from simulator.calibrating.fitting import fitted
 from simulator.calibrating.measuring import PAUSES_MS, SHORT_MS, scatter
 from simulator.pacing import NodePace, RelayPace
 from simulator.relay_cost import OURS, woken
-from simulator.turns import Turn
+from simulator.turns import Over, Turn
 from teale_proto.inputs import ConnectionAccepted, ConnectionOpened, DataReceived, PingReceived
 from teale_proto.wire.binary import DATA
 from tests.simulator.calibrating.measured import FIXED, PAUSES_CPU, PLAIN, TOKEN, WITH_MODEL, WITH_PATHS, session
@@ -19,7 +19,7 @@ FORWARDED = DataReceived(3, DATA + bytes(316))
 
 @pytest.mark.parametrize("pause_ms", PAUSES_MS)
 def test_a_message_alone_costs_the_relay_what_was_measured_after_each_pause(pause_ms: float) -> None:
-    cost = RelayPace(PROFILE.relay).cost(Turn(FORWARDED, round(pause_ms * 1000 + 30), is_quic=False))
+    cost = RelayPace(PROFILE.relay).cost(Turn(FORWARDED, round(pause_ms * 1000 + 30)))
     assert cost.cpu_us == pytest.approx(PAUSES_CPU[pause_ms])
 
 
@@ -32,17 +32,13 @@ def test_latency_is_what_is_left_when_work_and_our_own_waking_are_taken_away() -
 
 def test_messages_of_one_connection_in_line_cost_what_bulk_does() -> None:
     pace = RelayPace(PROFILE.relay)
-    pace.cost(Turn(FORWARDED, 1000, is_quic=False))
-    assert pace.cost(Turn(FORWARDED, 0, is_quic=False)).cpu_us == pytest.approx(
-        PLAIN["relay bulk of 300 B, µs"], rel=0.01
-    )
+    pace.cost(Turn(FORWARDED, 1000))
+    assert pace.cost(Turn(FORWARDED, 0)).cpu_us == pytest.approx(PLAIN["relay bulk of 300 B, µs"], rel=0.01)
 
 
 def test_a_ping_and_a_registration_cost_what_was_measured_a_short_pause_apart() -> None:
     pace = RelayPace(PROFILE.relay)
-    assert pace.cost(Turn(PingReceived(3), 1030, is_quic=False)).cpu_us == pytest.approx(
-        PLAIN["relay ping, µs"], rel=0.02
-    )
+    assert pace.cost(Turn(PingReceived(3), 1030)).cpu_us == pytest.approx(PLAIN["relay ping, µs"], rel=0.02)
     assert PROFILE.relay.registration_us == pytest.approx(PLAIN["relay registration, µs"] - 100 + 40, rel=0.02)
 
 
@@ -52,7 +48,7 @@ def test_what_was_not_measured_of_a_relay_is_that_of_the_profile_that_comes_alon
 
 def test_a_first_direct_path_of_a_node_costs_more_than_the_second() -> None:
     pace = NodePace(PROFILE.node)
-    opened = Turn(ConnectionAccepted(2, None, None, direct=True), 0, is_quic=True)  # type: ignore[arg-type]
+    opened = Turn(ConnectionAccepted(2, None, None, direct=True), 0, Over.QUIC)  # type: ignore[arg-type]
     first, second = (pace.cost(opened).cpu_us for _ in range(2))
     assert second == pytest.approx(WITH_PATHS["node direct path, µs"])
     messages = 3 * (PROFILE.node.quic_message_us + _turn_us())
@@ -61,7 +57,7 @@ def test_a_first_direct_path_of_a_node_costs_more_than_the_second() -> None:
 
 def test_what_a_process_does_for_the_first_time_takes_as_long_as_it_did() -> None:
     pace = NodePace(PROFILE.node)
-    opened = Turn(ConnectionOpened(1), 0, is_quic=False, is_tls=True)
+    opened = Turn(ConnectionOpened(1), 0, Over.TLS)
     first, second = (pace.cost(opened).busy().before for _ in range(2))
     assert first == pytest.approx(WITH_PATHS[TLS])
     assert second == pytest.approx(PROFILE.node.handshake_us, abs=1)
