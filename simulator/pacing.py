@@ -9,6 +9,7 @@ Inputs are told apart by what can be seen from outside. What nodes say to each o
 handshake is put on the moment at which its conversation begins.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol, get_args
 
@@ -64,26 +65,41 @@ class Cost(NamedTuple):
         """How long it takes in all."""
         return self.cpu_us + self.latency_us
 
-    def busy(self, factor: float = 1.0) -> Busy:
-        """Return how long that keeps a host busy on which everything takes `factor` times as long."""
+    def busy(self, scatter: "Scatter | None" = None) -> Busy:
+        """Return how long that keeps a host busy, by chance longer or shorter than usual where there is `scatter`."""
+        factor = 1.0 if scatter is None else scatter.factor(self.us)
         early_us = self.early_us + self.latency_us
         return Busy(round(factor * early_us), round(factor * (self.cpu_us - self.early_us)))
 
 
 class Scatter:
-    """By how much things take longer or shorter than they usually do."""
+    """By how much things take longer or shorter than they usually do.
 
-    __slots__ = ("_form", "_rng", "_spread")
+    What disturbs a program does so for some time, whatever the program is about: what takes a thousand times as long
+    as what was measured does not deviate by a thousand times as much.
+    """
 
-    def __init__(self, rng: Rng, *, spread: Sequence[float], drift: Sequence[float]) -> None:
-        """Draw from two sets of quantiles: `drift` once and for all, `spread` every time."""
+    __slots__ = ("_form", "_measured_us", "_rng", "_spread")
+
+    def __init__(
+        self, rng: Rng, *, spread: Sequence[float], drift: Sequence[float], measured_us: float = math.inf
+    ) -> None:
+        """Draw from two sets of quantiles: `drift` once and for all, `spread` every time.
+
+        `measured_us` is what usually took as long as that for which `spread` was measured; longer things deviate by
+        as much time as that, and no more.
+        """
         self._rng: Final = rng
         self._spread: Final = spread
+        self._measured_us: Final = measured_us
         self._form: Final = _drawn(rng, drift)
 
-    def factor(self) -> float:
-        """Return how many times as long as usual the next thing takes."""
-        return self._form * _drawn(self._rng, self._spread)
+    def factor(self, us: float) -> float:
+        """Return how many times as long as usual the next thing takes, which usually takes `us` microseconds."""
+        drawn = _drawn(self._rng, self._spread)
+        if us > self._measured_us:
+            drawn = 1 + (drawn - 1) * self._measured_us / us
+        return self._form * drawn
 
 
 def _drawn(rng: Rng, quantiles: Sequence[float]) -> float:
@@ -114,7 +130,7 @@ class RelayPace:
 
     def __call__(self, turn: Turn) -> Busy:
         """Return how long an input keeps it busy."""
-        return self.cost(turn).busy(_factor(self._scatter))
+        return self.cost(turn).busy(self._scatter)
 
     def cost(self, turn: Turn) -> Cost:
         """Return what an input costs."""
@@ -189,7 +205,7 @@ class NodePace:
 
     def __call__(self, turn: Turn) -> Busy:
         """Return how long an input keeps it busy."""
-        return self.cost(turn).busy(_factor(self._scatter))
+        return self.cost(turn).busy(self._scatter)
 
     def cost(self, turn: Turn) -> Cost:
         """Return what an input costs."""
@@ -245,10 +261,6 @@ class NodePace:
             more_us = profile.quic_us + (0.0 if self._had_quic else profile.quic_first_us)
             self._had_quic = True
         return profile.handshake_us + more_us
-
-
-def _factor(scatter: Scatter | None) -> float:
-    return 1.0 if scatter is None else scatter.factor()
 
 
 class Load(NamedTuple):

@@ -7,6 +7,7 @@ figures of `docs/reference/benchmarks.md` hold. Where thousands of connections s
 message wakes the loop for itself. Heartbeats are of the second kind, and so is most of what a relay carries.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
@@ -98,7 +99,8 @@ class ProgramProfile(Value, forbid_unknown_fields=True, kw_only=True):
     idle_us: float = 0.0
     """What a second costs in which nothing happens."""
     spread: tuple[float, ...] = ()
-    """How many times as long as usual a thing takes: quantiles, from the least to the most, evenly spaced."""
+    """How many times as long as usual a message takes that comes alone: quantiles, from the least to the most, evenly
+    spaced."""
     drift: tuple[float, ...] = ()
     """The same of a minute to a minute: by how much all things together take longer or shorter than usual."""
 
@@ -106,6 +108,11 @@ class ProgramProfile(Value, forbid_unknown_fields=True, kw_only=True):
         check_wakes(self.wakes)
         check_quantiles(self.spread, "spread")
         check_quantiles(self.drift, "drift")
+
+    @property
+    def alone_us(self) -> float:
+        """How long it usually takes to be woken after the longest pause: most of a message that comes alone."""
+        return self.wakes[-1].cpu_us + self.wakes[-1].latency_us if self.wakes else math.inf
 
 
 class RelayProfile(ProgramProfile, forbid_unknown_fields=True):

@@ -101,7 +101,8 @@ def _relay_pace(world: World, spec: WorldSpec, name: str, relay: RelaySpec) -> P
 
 
 def _scatter(world: World, name: str, profile: ProgramProfile) -> Scatter:
-    return Scatter(stream(world.seed, name, "pace"), spread=profile.spread, drift=profile.drift)
+    rng = stream(world.seed, name, "pace")
+    return Scatter(rng, spread=profile.spread, drift=profile.drift, measured_us=profile.alone_us)
 
 
 def _populate(world: World, spec: WorldSpec) -> None:

@@ -152,7 +152,7 @@ def test_messages_are_heard_before_they_have_cost_what_they_cost() -> None:
 
 def scattered(name: str, *, spread: tuple[float, ...] = (), drift: tuple[float, ...] = ()) -> list[float]:
     scatter = Scatter(stream(1, name, "pace"), spread=spread, drift=drift)
-    return [scatter.factor() for _ in range(1000)]
+    return [scatter.factor(300.0) for _ in range(1000)]
 
 
 def test_what_things_take_scatters_as_it_was_measured() -> None:
@@ -161,6 +161,11 @@ def test_what_things_take_scatters_as_it_was_measured() -> None:
     assert factors[499] == pytest.approx(1.0, abs=0.15)
     assert factors[749] == pytest.approx(2.0, abs=0.3)
     assert factors[-1] == pytest.approx(3.0, abs=0.02)
+
+
+def test_what_takes_long_deviates_by_no_more_time_than_what_was_measured() -> None:
+    scatter = Scatter(stream(1, "a", "pace"), spread=(3.0, 3.0), drift=(2.0, 2.0), measured_us=500.0)
+    assert [us * scatter.factor(us) for us in (100.0, 500.0, 100_000.0)] == pytest.approx([600.0, 3000.0, 202_000.0])
 
 
 def test_how_a_host_is_on_the_whole_is_drawn_once() -> None:
