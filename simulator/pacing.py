@@ -75,8 +75,8 @@ class Cost(NamedTuple):
 class Scatter:
     """By how much things take longer or shorter than they usually do.
 
-    What disturbs a program does so for some time, whatever the program is about: what takes a thousand times as long
-    as what was measured does not deviate by a thousand times as much.
+    What takes longer than what was measured is disturbed more often, and now one way, now the other: what takes a
+    hundred times as long deviates by ten times as much time, which is a tenth of its own.
     """
 
     __slots__ = ("_form", "_measured_us", "_rng", "_spread")
@@ -86,8 +86,7 @@ class Scatter:
     ) -> None:
         """Draw from two sets of quantiles: `drift` once and for all, `spread` every time.
 
-        `measured_us` is what usually took as long as that for which `spread` was measured; longer things deviate by
-        as much time as that, and no more.
+        `measured_us` is how long that usually took on which `spread` was measured.
         """
         self._rng: Final = rng
         self._spread: Final = spread
@@ -98,7 +97,7 @@ class Scatter:
         """Return how many times as long as usual the next thing takes, which usually takes `us` microseconds."""
         drawn = _drawn(self._rng, self._spread)
         if us > self._measured_us:
-            drawn = 1 + (drawn - 1) * self._measured_us / us
+            drawn = 1 + (drawn - 1) * math.sqrt(self._measured_us / us)
         return self._form * drawn
 
 
