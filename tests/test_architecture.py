@@ -85,3 +85,11 @@ def test_timers_compare_deadlines_and_never_keys() -> None:
     timers.set(7, 5)
     timers.set(None, 5)
     assert [timers.pop_due(5), timers.pop_due(5), timers.pop_due(5)] == ["text", 7, None]
+
+
+def test_the_command_line_starts_without_the_node_that_only_its_doctor_tries_out() -> None:
+    code = (
+        "import sys, teale_io.cli.main; print('teale_proto.node' in sys.modules, 'teale_io.cli.doctor' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -6,7 +6,6 @@ Nothing here fails: a node that can do nothing but speak to its relay is served 
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import tomlkit
 
 from teale_io import netcheck, upnp
@@ -48,21 +47,6 @@ _WAYS: Final = {
     PlanKind.BIRTHDAY: "direct only by trying many ports, else relayed",
     PlanKind.RELAY: "relayed",
 }
-
-
-class ServerOption(click.ParamType[Server]):
-    """A STUN server: HOST, HOST:PORT or [IPv6 address]:PORT."""
-
-    name = "server"
-
-    def convert(self, value: str | Server, param: click.Parameter | None, ctx: click.Context | None) -> Server:
-        """Return the server."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return parse_server(value)
-        except ValueError:
-            self.fail(f"{value!r} is not HOST or HOST:PORT.", param, ctx)
 
 
 def servers_of(config: Config, named: tuple[Server, ...]) -> tuple[Server, ...]:

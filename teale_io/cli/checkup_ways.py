@@ -4,9 +4,7 @@ remember one that nobody uses.
 
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import click
 import msgspec
 import trio
 
@@ -26,23 +24,6 @@ SHORT_LIFETIME: Final[Duration] = 30 * SECOND
 
 Tell = Callable[[str], object]
 """Says to people how far something is that takes long."""
-
-
-class PageOption(click.ParamType[str]):
-    """A page over plain HTTP."""
-
-    name = "url"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the URL."""
-        try:
-            parts = urlsplit(value)
-            sound = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and parts.username is None
-        except ValueError:
-            sound = False
-        if not sound or not value.isprintable() or " " in value:
-            self.fail(f"{value!r} is not an http:// URL; behind https:// no portal can hide.", param, ctx)
-        return value
 
 
 def targets_of(config: Config) -> tuple[RelayTarget, ...]:

@@ -162,7 +162,9 @@ async def test_a_message_beyond_the_limit_ends_the_connection() -> None:
         def use(client: ClientConnection) -> None:
             client.send(bytes(1000))
             assert client.recv(timeout=20) == bytes(1000)
-            client.send([bytes(500), bytes(501)])
+            # The end of the message may already meet the answer.
+            with contextlib.suppress(Closed):
+                client.send([bytes(500), bytes(501)])
             with pytest.raises(Closed) as closed:
                 client.recv(timeout=20)
             assert closed.value.rcvd is not None

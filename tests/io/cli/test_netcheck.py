@@ -15,7 +15,8 @@ import pytest
 
 from teale_io import netcheck
 from teale_io.cli.checkup import Level
-from teale_io.cli.checkup_network import ServerOption, findings, save, servers_of
+from teale_io.cli.checkup_network import findings, save, servers_of
+from teale_io.cli.doctor import ServerOption
 from teale_io.config import Config
 from teale_io.netcheck import Family, Netcheck, Server, default_gateway
 from teale_proto.contract import SECOND

@@ -15,7 +15,8 @@ import trio
 from teale_io import netcheck, upnp
 from teale_io.cli.checkup import Finding, Level
 from teale_io.cli.checkup_network import as_builtins, findings, save
-from teale_io.cli.checkup_ways import PageOption, page_of, search_lifetimes
+from teale_io.cli.checkup_ways import page_of, search_lifetimes
+from teale_io.cli.doctor import PageOption
 from teale_io.config import Config
 from teale_io.nat_lifetime import SPAN, Span, find_lifetime, minutes_at_most
 from teale_io.netcheck import Netcheck, PortalPage, RelayTarget

@@ -118,7 +118,7 @@ def test_a_name_that_looks_like_a_colour_or_an_id_stays_as_it_is() -> None:
 
 
 def test_every_plot_is_well_formed_whatever_the_names(tmp_path: Path) -> None:
-    for name in (NASTY, "", "$", "_{", "\ud7ff\ufffe", "x" * 300, "\u202eabc", "日本"):
+    for name in (NASTY, "", "$_{\ud7ff\ufffe", "\u202e日本" + "x" * 300):
         draw(tmp_path, results(host=name))
         for path in (tmp_path / "plots").glob("*.svg"):
             ElementTree.parse(path)

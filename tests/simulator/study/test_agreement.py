@@ -35,7 +35,7 @@ def test_a_hundred_nodes_do_to_the_relay_what_the_model_says(design: Design) -> 
 
 @pytest.mark.parametrize(
     ("design", "nodes", "seeds"),
-    [(DEPLOYED, 300, 2), (SHIPPED, 200, 2), (PUNCHING, 600, 2)],
+    [(DEPLOYED, 300, 2), (SHIPPED, 200, 2), (PUNCHING, 400, 2)],
     ids=lambda each: each.name if isinstance(each, Design) else str(each),
 )
 def test_so_do_larger_networks(design: Design, nodes: int, seeds: int) -> None:
