@@ -20,11 +20,11 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-# Coverage is of the core by its own tests. What starts programs mostly waits, so three of those run at a time, and those of
-# one file one by one.
+# Coverage is of the core by its own tests. What starts programs mostly waits, so three of those run at a time; tests of one
+# file run one after the other, by one process, and so share what they prepare.
 test: $(VENV)/.test lint types check-docs
 	$(BIN)/python -m pytest -q -n 2 tests/proto --cov=teale_proto --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
-	$(BIN)/python -m pytest -q -n 3 tests/simulator
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/simulator
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests --ignore=tests/proto --ignore=tests/simulator
 
 lint: $(VENV)/.test
