@@ -1,11 +1,14 @@
 # The two commands of the README, each from a bare checkout: `make demo` and `make test`.
 # A virtual environment is made where there is none; a second run starts at once.
 
-PYTHON ?= python3
-VENV   ?= .venv
-BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
-ARGS   ?=
+PYTHON  ?= python3
+VENV    ?= .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+INSTALL := $(PIP) install --no-compile -c constraints.txt
+# In place of pip, which compiles one file after the other. Templates among them that are no Python do not matter.
+COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+ARGS    ?=
 
 .PHONY: demo test lint types docs check-docs soak bench clean help
 
@@ -40,7 +43,7 @@ docs check-docs: $(VENV)/.test
 
 # Some hours; TEALE_SOAK_MINUTES and its kin make it shorter (docs/howto/soak.md).
 soak: $(VENV)/.test
-	@$(PIP) install -c constraints.txt -e '.[soak]'
+	@$(INSTALL) -e '.[soak]'
 	$(BIN)/python -m pytest -q tests/soak -m soak
 
 # Peers are installed to the user's cache; they are not needed for anything else.
@@ -61,10 +64,12 @@ $(BIN)/python:
 $(VENV)/.demo: pyproject.toml constraints.txt scripts/build_llama.sh | $(BIN)/python
 	@echo 'Installing (the first time on this machine builds llama.cpp, which takes some minutes)'
 	@wheels=$$(sh scripts/build_llama.sh $(BIN)/python) && \
-	  { $(PIP) install -c constraints.txt --find-links "$$wheels" --only-binary qh3 -e '.[llama,quic]' 2>/dev/null || \
-	    $(PIP) install -c constraints.txt --find-links "$$wheels" -e '.[llama]'; }
+	  { $(INSTALL) --find-links "$$wheels" --only-binary qh3 -e '.[llama,quic]' 2>/dev/null || \
+	    $(INSTALL) --find-links "$$wheels" -e '.[llama]'; }
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	@$(PIP) install -c constraints.txt -e '.[llama,sim,parquet,dask,upnp,test,docs]'
+	@$(INSTALL) -e '.[llama,sim,parquet,dask,upnp,test,docs]'
+	@$(COMPILE)
 	@touch $@
