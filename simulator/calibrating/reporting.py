@@ -52,9 +52,10 @@ def machine_of(measured: Measured) -> str:
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     quiet = "quiet" if measured.was_quiet else "busy with other things"
     source = "unknown" if measured.precision is None else measured.precision.source
+    processor = "a processor" if measured.hardware is None else measured.hardware.chip_name
     as_in_lab = ", with journals and neighbours as in a lab" if measured.as_in_lab else ""
     return (
-        f"{when}, {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+        f"{when}, {processor}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}; "
         f"{measured.rounds} rounds in {measured.seconds:.0f} s{as_in_lab}; the machine was {quiet} "
         f"(load {measured.load_before:.2f}); processor time by {source}"
@@ -81,12 +82,3 @@ def document_of(measured: Measured, profile: MachineProfile, out: Path) -> dict[
         "seconds": round(measured.seconds, 1),
         "load_before": measured.load_before,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine() or "a processor")

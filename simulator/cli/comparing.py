@@ -16,6 +16,7 @@ from simulator.cli.options import (
     knobs_options,
     out_option,
     seed_option,
+    several_costs_option,
     workers_option,
 )
 from simulator.cli.output import Output
@@ -55,14 +56,7 @@ def _known_measures(context: click.Context, parameter: click.Parameter, given: t
 )
 @seed_option
 @knobs_options
-@click.option(
-    "--costs",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    multiple=True,
-    help="Simulate machines as slow as this profile says, which `teale-sim calibrate` writes; again for more, which "
-    "the seeds take in turn.",
-)
+@several_costs_option
 @click.option(
     "--calibrate",
     "calibrates",
@@ -133,7 +127,7 @@ def compare(
             if not lab_dirs:
                 lab_dirs = _run_lab(loaded.spec, range(seed, seed + lab), keep, calibrates, output)
             if calibrates:
-                paced = _paced(loaded, files.profiles(keep))
+                paced = _paced(loaded, [files.profile_file(keep, number) for number in range(lab + 1)])
             found = [measured_from(folder, paced[0]) for folder in lab_dirs]
         ours = _simulated(paced, range(seed, seed + simulated), workers)
         comparison = _compared(loaded, ours, found, round(grain * MILLISECOND), only)
@@ -189,11 +183,11 @@ def _run_lab(spec: WorldSpec, seeds: range, keep: Path, calibrates: bool, output
     """Run the lab with each of these seeds, and return where the results are; profiles are written beside them."""
     from simulator.comparing import files
 
-    files.forget_lab(keep, seeds)
     folders = tuple(files.lab_folder(keep, seed) for seed in seeds)
     for number, (seed, folder) in enumerate(zip(seeds, folders, strict=True)):
         if calibrates:
             _calibrate(keep, number, output)
+        files.forget_lab(keep, seed)
         output.note(f"lab, seed {seed}: {spec.lasts:g} s and what it takes to start and to end")
         apart.run_lab(spec, seed, folder)
     if calibrates:

@@ -12,6 +12,7 @@ from simulator.sweep.values import axis_of, setting_of, typed
 F = TypeVar("F", bound=Callable[..., Any])
 
 FIDELITIES: Final = ("wire", "message")
+_COSTS_HELP: Final = "Simulate machines as slow as this profile says, which `teale-sim calibrate` writes"
 
 
 def seed_option(command: F) -> F:
@@ -52,12 +53,12 @@ def set_option(command: F) -> F:
 
 def costs_option(command: F) -> F:
     """Give a command `--costs`."""
-    return click.option(
-        "--costs",
-        type=click.Path(dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="Simulate machines as slow as this profile says, which `teale-sim calibrate` writes.",
-    )(command)
+    return _costs_option(f"{_COSTS_HELP}.")(command)
+
+
+def several_costs_option(command: F) -> F:
+    """Give a command `--costs` that may be given several times."""
+    return _costs_option(f"{_COSTS_HELP}; again for more, which the seeds take in turn.", multiple=True)(command)
 
 
 def knob_words(settings: Iterable[tuple[str, Any]], fidelity: str | None = None, *costs: Path | None) -> list[str]:
@@ -96,6 +97,12 @@ def workers_option(command: F) -> F:
         show_default="processors",
         help="Processes that share the work.",
     )(command)
+
+
+def _costs_option(told: str, *, multiple: bool = False) -> Callable[[F], F]:
+    """Return what gives a command `--costs`."""
+    file = click.Path(dir_okay=False, path_type=Path)
+    return click.option("--costs", type=file, metavar="FILE", multiple=multiple, help=told)
 
 
 def _each(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[Any, ...]]:

@@ -1,8 +1,6 @@
 """A comparison on the disk: the page, the text, everything as JSON, and the results of the lab's runs beside them."""
 
-import itertools
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,17 +52,9 @@ def profile_file(folder: Path, number: int) -> Path:
     return folder / f"{PROFILE}{number}.toml"
 
 
-def profiles(folder: Path) -> list[Path]:
-    """Return the profiles that there are, in their order."""
-    return list(itertools.takewhile(Path.is_file, (profile_file(folder, number) for number in itertools.count())))
-
-
-def forget_lab(folder: Path, seeds: Iterable[int]) -> None:
-    """Remove the results of former runs of the lab with these seeds, and all former profiles."""
-    for seed in seeds:
-        shutil.rmtree(lab_folder(folder, seed), ignore_errors=True)
-    for file in profiles(folder):
-        file.unlink()
+def forget_lab(folder: Path, seed: int) -> None:
+    """Remove the results of a former run of the lab."""
+    shutil.rmtree(lab_folder(folder, seed), ignore_errors=True)
 
 
 def write(folder: Path, comparison: Comparison, command: str) -> None:

@@ -25,14 +25,14 @@ def simulate(
     `specs` are one description with several profiles, which the seeds take in turn. `done` is called after each. Raises
     CoreError where a core raises.
     """
-    planned = list(zip(itertools.cycle(specs), seeds, strict=False))
     if workers == 1 or len(seeds) <= 1:
-        return [_told(simulated(spec, seed), done) for spec, seed in planned]
+        return [_told(simulated(spec, seed), done) for spec, seed in zip(itertools.cycle(specs), seeds, strict=False)]
+    # As JSON, which every process makes the same of.
+    planned = zip(itertools.cycle(map(msgspec.json.encode, specs)), seeds, strict=False)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context, initializer=_ignore_interrupts) as pool:
         try:
-            # As JSON, which every process makes the same of.
-            futures = {pool.submit(_in_process, msgspec.json.encode(spec), seed): seed for spec, seed in planned}
+            futures = {pool.submit(_in_process, encoded, seed): seed for encoded, seed in planned}
             found = {futures[each]: _told(each.result(), done) for each in as_completed(futures)}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -308,8 +308,7 @@ async def ended(*arguments: str) -> None:
 
 @contextlib.contextmanager
 def taken() -> Iterator[int]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
+    with udp(FIRST_HOST) as sock:
         yield sock.getsockname()[1]
 
 

@@ -171,6 +171,9 @@ def test_calibrating_surrounds_every_run_of_the_lab_and_the_profiles_are_kept(
     results = [word for seed in (0, 1) for word in ("--lab-dir", out / f"lab-seed-{seed}")]
     again = json.loads(call(*words, *results, *profiles, "--json").stdout)
     assert again["figures"] == first["figures"]
+    # Profiles that somebody goes on to use from there are not removed with the results that are made anew.
+    call(*words, "--lab", 1, "--out", out, *profiles[:2])
+    assert (out / "profile-0.toml").read_bytes() == profile.read_bytes()
 
 
 def test_a_calibration_that_fails_is_told_with_its_reason_and_others_are_refused(
